@@ -1,0 +1,101 @@
+# Every command that a developer or CI runs. What it makes stands in .venv/.
+
+PYTHON ?= python3
+VENVS := $(CURDIR)/.venv
+DEMO := $(VENVS)/demo/bin/python
+TEST := $(VENVS)/test/bin/python
+# Models for the demo and the tests stand here, not in the user's home.
+MODELS := $(VENVS)/home
+MODEL = $(shell find "$(MODELS)/models" -iname 'smollm2-135m-instruct*.gguf' | head -n 1)
+# More arguments: `make test ARGS="-k chat"` (then without interop), `make bench ARGS=-h`.
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check lint format types unit wheel interop bench docs clean help
+.PHONY: model FORCE
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/demo.made  ## talk to a small model on this machine; nothing else is needed
+	@LMSTUDIO_HOME="$(MODELS)" "$(DEMO)" docs/examples/demo.py $(ARGS)
+
+test: .venv/test.made model  ## all tests, with the real model and the official clients
+	@echo "== Running the tests"
+	@LMSTUDIO_TEST_MODEL="$(MODEL)" "$(TEST)" -m pytest --ignore=tests/interop $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory interop)
+
+interop: .venv/test.made model  ## the official clients against the embedded server
+	@echo "== Running the official clients against the embedded server"
+	@LMSTUDIO_TEST_MODEL="$(MODEL)" "$(TEST)" -m pytest tests/interop $(ARGS)
+
+check: lint types unit wheel  ## what needs no model, in the order that fails fastest
+
+lint: .venv/test.made  ## style and layout of the code
+	@echo "== Checking the style"
+	@"$(TEST)" -m ruff check .
+	@"$(TEST)" -m ruff format --check .
+
+format: .venv/test.made  ## lay out the code as lint wants it
+	@"$(TEST)" -m ruff check --fix .
+	@"$(TEST)" -m ruff format .
+
+types: .venv/test.made  ## the package, and the public API as its users write it
+	@echo "== Checking the types"
+	@"$(TEST)" -m mypy --strict lmstudio $(wildcard tests/typing)
+
+unit: .venv/test.made  ## the tests without a model
+	@echo "== Running the tests that need no model"
+	@"$(TEST)" -m pytest -m "not live and not interop" --ignore=tests/interop $(ARGS)
+
+wheel: .venv/test.made  ## build the wheel, install it into an empty environment, import it
+	@echo "== Building the wheel"
+	@rm -rf build .venv/dist .venv/wheel
+	@"$(TEST)" -m build --wheel --outdir .venv/dist . > .venv/build.log 2>&1 \
+	    || { cat .venv/build.log; exit 1; }
+	@echo "== Installing it into an empty environment"
+	@"$(TEST)" -m venv .venv/wheel
+	@.venv/wheel/bin/python -m pip install -qq .venv/dist/*.whl
+	@cd .venv && wheel/bin/python "$(CURDIR)/tests/installed.py"
+
+bench: .venv/test.made model  ## speed and overhead, next to the engine and the official SDK
+	@LMSTUDIO_TEST_MODEL="$(MODEL)" "$(TEST)" tests/bench $(ARGS)
+
+docs: .venv/test.made  ## the public names, as a page: .venv/docs/lmstudio.html
+	@mkdir -p .venv/docs
+	@cd .venv/docs && "$(TEST)" -m pydoc -w lmstudio
+
+clean:  ## remove everything that make made
+	rm -rf .venv build dist *.egg-info .coverage .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+model: .venv/test.made
+	@echo "== Fetching the starter model into .venv/home, unless it is there"
+	@LMSTUDIO_HOME="$(MODELS)" "$(TEST)" -m lmstudio.cli.main get smollm2-135m-instruct
+
+# Environments are made once, and again when what they are made from changes.
+
+.venv/demo.made: EXTRA = server
+.venv/test.made: EXTRA = dev
+.venv/%.made: setup.cfg setup.py pyproject.toml lmstudio/_version.py .venv/python
+	@echo "== Making the environment .venv/$* with .[$(EXTRA)]: a minute or two"
+	@rm -rf ".venv/$*"
+	@"$(PYTHON)" -m venv ".venv/$*" || { \
+	    echo "$(PYTHON) can't make environments."; \
+	    echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@".venv/$*/bin/python" -m pip install -qq --editable ".[$(EXTRA)]"
+	@touch $@
+
+# Holds the interpreter, and changes only when that does.
+.venv/python: FORCE
+	@mkdir -p .venv
+	@"$(PYTHON)" -c 'import sys; print(sys.executable, sys.version); \
+	    sys.exit(sys.version_info < (3, 10))' > $@.new || { \
+	    echo "Python 3.10 or newer is needed. Where python3 is older or missing:"; \
+	    echo "  make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+FORCE:

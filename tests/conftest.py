@@ -1,0 +1,79 @@
+"""What every test gets: settings of hypothesis, markers, and a look for leftovers."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from leftovers import Processes, nothing_left
+
+#: Names the model file that live tests load; `make test` sets it.
+MODEL_VARIABLE = "LMSTUDIO_TEST_MODEL"
+#: Every process that descends from this run carries it, detached ones too.
+RUN_VARIABLE = "LMSTUDIO_TEST_RUN"
+#: Seconds that a thread or process may take to end after the test that started it.
+PATIENCE = 5.0
+#: Tests in a folder of this name get the marker of the same name.
+MARKED_FOLDERS = ("live", "interop")
+
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a model file that is not there, and mark what this run starts."""
+    model = os.environ.get(MODEL_VARIABLE)
+    if model and not Path(model).is_file():
+        raise pytest.UsageError(f"{MODEL_VARIABLE} is {model!r}, which is not a file")
+    os.environ[RUN_VARIABLE] = uuid.uuid4().hex
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and skip live ones when there is no model."""
+    skip = pytest.mark.skip(reason=f"{MODEL_VARIABLE} names no model; see `make test`")
+    for item in items:
+        for name in MARKED_FOLDERS:
+            if name in item.path.parts:
+                item.add_marker(name)
+        if item.get_closest_marker("live") and not os.environ.get(MODEL_VARIABLE):
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the tests that took more than a second and are not marked slow."""
+    allowed = {"slow", "live", "interop"}
+    reports = terminalreporter.stats.get("passed", [])
+    late = [r for r in reports if r.duration > 1.0 and not allowed & set(r.keywords)]
+    if late:
+        terminalreporter.section("over a second, and not marked slow")
+    for report in sorted(late, key=lambda report: -report.duration):
+        terminalreporter.write_line(f"{report.duration:6.1f} s  {report.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """The model file of live tests."""
+    return Path(os.environ[MODEL_VARIABLE])
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves threads or processes behind.
+
+    What fixtures of a wider scope keep running is theirs: it was there before the
+    test. A folder whose tests share a server that grows while they run overrides
+    this fixture in its own conftest.py.
+    """
+    try:
+        with nothing_left(Processes(os.environ[RUN_VARIABLE]), PATIENCE):
+            yield
+    except AssertionError as exc:
+        pytest.fail(str(exc), pytrace=False)

@@ -1,0 +1,125 @@
+"""Finds threads and processes that a test left running."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+PROC = Path("/proc")
+#: Processes that Python starts for itself and keeps until it ends.
+HELPERS = "from multiprocessing."
+
+
+@contextlib.contextmanager
+def nothing_left(processes: Processes, patience: float) -> Iterator[None]:
+    """Fail when the block leaves something running that did not run before.
+
+    Args:
+        patience: Seconds that a thread, and then the processes, may take to end.
+
+    Raises:
+        AssertionError: Something is left; processes were killed.
+    """
+    threads_before = set(threading.enumerate())
+    processes_before = processes.running()
+    yield
+    threads = set(threading.enumerate()) - threads_before
+    for thread in threads:
+        thread.join(patience)
+    names = sorted(thread.name for thread in threads if thread.is_alive())
+    left = [f"thread {name}" for name in names]
+    commands = processes.end_new(processes_before, patience)
+    left += [f"process {command}" for command in commands]
+    if left:
+        raise AssertionError(f"left running: {', '.join(left)}")
+
+
+@attrs.frozen
+class Process:
+    """A running process.
+
+    Attributes:
+        number: Its process id.
+        started: When it started, in clock ticks: tells apart two with one id.
+        parent: The id of its parent.
+        command: Its command line.
+    """
+
+    number: int
+    started: int
+    parent: int = attrs.field(eq=False)  # changes when the parent ends
+    command: str = attrs.field(eq=False)
+
+
+class Processes:
+    """The processes of one test run: our children, and all that carry its mark.
+
+    Detached processes are found by their environment, which they inherit. Without
+    ``/proc`` (outside Linux) nothing is found.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark.encode()
+        self._started = int(_stat(os.getpid())[19]) if PROC.is_dir() else 0
+
+    def running(self) -> set[Process]:
+        """Those that run at the moment, and those that nobody has waited for."""
+        numbers = [int(p.name) for p in PROC.glob("[0-9]*")] if PROC.is_dir() else []
+        found = (self._look(number) for number in numbers if number != os.getpid())
+        return {process for process in found if process is not None}
+
+    def end_new(self, before: set[Process], patience: float) -> list[str]:
+        """Wait for the new ones to end, and kill those that don't.
+
+        A new process below one that ran before belongs to that one: a server that
+        several tests share starts and ends processes as it likes.
+
+        Args:
+            patience: How long to wait, in seconds.
+
+        Returns:
+            The command lines of those that had to be killed.
+        """
+        deadline = time.monotonic() + patience
+        while (new := self._new(before)) and time.monotonic() < deadline:
+            time.sleep(0.01)  # a process that is not our child can't be waited for
+        for process in new:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process.number, signal.SIGKILL)
+                if process.parent == os.getpid():
+                    os.waitpid(process.number, 0)
+        return sorted(process.command for process in new)
+
+    def _new(self, before: set[Process]) -> set[Process]:
+        owners = {process.number for process in before}
+        new = self.running() - before
+        return {process for process in new if process.parent not in owners}
+
+    def _look(self, number: int) -> Process | None:
+        """What is known of a process; None when it ended or is not of this run."""
+        folder = PROC / str(number)
+        try:
+            fields = _stat(number)
+            parent, started = int(fields[1]), int(fields[19])
+            if started < self._started:  # older than the run; most are
+                return None
+            ours = self._mark in (folder / "environ").read_bytes()
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, ValueError):  # it ended meanwhile, or is another user's
+            return None
+        if (not ours and parent != os.getpid()) or HELPERS in command:
+            return None
+        return Process(number, started, parent, command.strip() or "(not waited for)")
+
+
+def _stat(number: int) -> list[str]:
+    """The fields of a process after its name: state, parent, ..., start time (19)."""
+    text = (PROC / str(number) / "stat").read_text()
+    return text.rpartition(")")[2].split()  # the name may hold anything, a ) too

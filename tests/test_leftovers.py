@@ -1,0 +1,107 @@
+"""The look for leftovers finds what a test leaves running, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+
+from leftovers import PROC, Processes, nothing_left
+
+#: Says that it runs, then waits until its standard input ends.
+WAITER = "import sys; print('up', flush=True); sys.stdin.read()"
+#: Starts a waiter that lives on, and ends.
+DETACHER = (
+    "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]],"
+    " start_new_session=True)"
+)
+
+linux = pytest.mark.skipif(not PROC.is_dir(), reason="processes are found in /proc")
+
+
+def start(*command: str, mark: str = "") -> subprocess.Popen[str]:
+    """Start Python and wait until it says so."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", *command],
+        env={"MARK": mark},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert "up\n" == child.stdout.readline()
+    return child
+
+
+@linux
+def test_a_child_is_found_and_ended():
+    """A child that still runs is reported by its command line, and killed."""
+    processes = Processes(uuid.uuid4().hex)
+    before = processes.running()
+    with start(WAITER) as child:
+        assert [f"{sys.executable} -c {WAITER}"] == processes.end_new(before, 0.0)
+    assert child.returncode is not None
+    assert [] == processes.end_new(before, 0.0)
+
+
+@linux
+def test_a_detached_process_is_found():
+    """A process whose parent has ended is known by what it inherited."""
+    mark = uuid.uuid4().hex
+    processes = Processes(mark)
+    before = processes.running()
+    with start(DETACHER, WAITER, mark=mark) as child:
+        child.wait(10)
+        assert [f"{sys.executable} -c {WAITER}"] == processes.end_new(before, 0.0)
+
+
+@linux
+def test_what_ran_before_is_left_alone():
+    """A process that ran before, and what it starts, is not ended."""
+    processes = Processes(uuid.uuid4().hex)
+    with start(WAITER) as child:
+        before = processes.running()
+        assert [] == processes.end_new(before, 0.0)
+        assert child.poll() is None
+        child.communicate("")
+    assert 0 == child.returncode
+
+
+def test_a_thread_is_found():
+    """A block that leaves a thread behind fails with the thread's name."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, name="forgotten")
+    try:
+        with (
+            pytest.raises(AssertionError, match="left running: thread forgotten"),
+            nothing_left(Processes("unused"), 0.0),
+        ):
+            thread.start()
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_what_ends_is_nothing_left():
+    """A block whose thread and process end in time passes."""
+    end = threading.Event()
+    with nothing_left(Processes(uuid.uuid4().hex), 10.0):
+        threading.Thread(target=end.wait).start()
+        child = start(WAITER)
+        end.set()
+        child.communicate("")
+
+
+@linux
+def test_a_process_is_found():
+    """A block that leaves a process behind fails with its command line."""
+    with (
+        pytest.raises(AssertionError, match=r"left running: process .*stdin\.read"),
+        nothing_left(Processes(uuid.uuid4().hex), 0.0),
+    ):
+        child = start(WAITER)
+    with child:
+        pass

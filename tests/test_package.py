@@ -1,0 +1,122 @@
+"""The package as it is installed: what it needs, imports and carries."""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmstudio
+from lmstudio import _version
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lmstudio"
+
+#: Modules that importing lmstudio must not import: each costs time, and most are not
+#: there in a base install.
+UNWANTED = (
+    "asyncio",
+    "click",
+    "jinja2",
+    "jsonschema",
+    "lmstudio.cli",
+    "lmstudio.server",
+    "lmstudio.testing",
+    "rich",
+    "starlette",
+    "uvicorn",
+    "websockets",
+    "xllamacpp",
+)
+
+#: Imports lmstudio from the folder in argv[1] and prints what is then imported.
+PROBE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+before = set(sys.modules)
+import lmstudio
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """setup.cfg, read."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """The modules that a fresh interpreter imports together with lmstudio."""
+    command = [sys.executable, "-c", PROBE, str(ROOT)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    return json.loads(run.stdout)
+
+
+def names_in(requirements: str) -> set[str]:
+    """The names in a list of requirements, one on a line."""
+    lines = [line for line in requirements.splitlines() if line.strip()]
+    return {re.split(r"[^\w.-]", line.strip())[0].lower() for line in lines}
+
+
+@pytest.mark.parametrize("name", UNWANTED)
+def test_import_stays_small(imported, name):
+    """Importing lmstudio imports neither an event loop nor what extras bring."""
+    assert "lmstudio" in imported
+    assert name not in imported
+
+
+def test_base_install_needs_four_packages(settings):
+    """The base install is four libraries, and no fifth gets in unnoticed."""
+    expected = {"websocket-client", "attrs", "cattrs", "jsonschema"}
+    assert expected == names_in(settings["options"]["install_requires"])
+
+
+def test_dev_has_all_extras(settings):
+    """The extra for developers brings the others along."""
+    extras = settings["options.extras_require"]
+    assert {"server", "testing", "dev"} == set(extras)
+    assert "lmstudio[server,testing]" in extras["dev"].split()
+
+
+def test_version_stands_in_one_place(settings):
+    """setup.cfg reads the version that the package shows, and the changelog has it."""
+    assert "attr: lmstudio._version.__version__" == settings["metadata"]["version"]
+    assert _version.__version__ == lmstudio.__version__
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert _version.__version__ == newest[1]
+
+
+def test_data_files_are_packaged(settings):
+    """Every file of the package that is not Python is named in setup.cfg."""
+    patterns = settings["options.package_data"]["lmstudio"].split()
+    files = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".py"]
+    names = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in files
+        if "__pycache__" not in path.parts
+    }
+    assert "py.typed" in names
+    packaged = {n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)}
+    assert names == packaged
+
+
+def test_every_folder_is_a_package():
+    """A folder without ``__init__.py`` would be missing in the wheel."""
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert [] == sorted(f for f in folders if not (f / "__init__.py").is_file())
+
+
+def test_public_names_exist():
+    """Each name in ``__all__`` is there, and stands there once."""
+    assert len(lmstudio.__all__) == len(set(lmstudio.__all__))
+    assert [] == [name for name in lmstudio.__all__ if not hasattr(lmstudio, name)]

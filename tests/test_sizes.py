@@ -1,0 +1,70 @@
+"""Files, functions and classes stay small enough to be read at once."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "lmstudio").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+NAMES = {path: path.relative_to(ROOT).as_posix() for path in FILES}
+
+#: At most so many lines in a file, and in the body of a function.
+FILE_LINES = 600
+BODY_LINES = 50
+#: At most so many methods in a class.
+METHODS = 20
+
+
+def too_long(source: str) -> list[tuple[str, int]]:
+    """Functions whose body is too long, and how long: the docstring doesn't count."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            if ast.get_docstring(node) is not None and len(body) > 1:
+                body = body[1:]
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+            if lines > BODY_LINES:
+                found.append((node.name, lines))
+    return found
+
+
+def too_many_methods(source: str) -> list[tuple[str, int]]:
+    """Classes with too many methods, and how many: overloads count once."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            methods = {
+                inner.name
+                for inner in node.body
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+            if len(methods) > METHODS:
+                found.append((node.name, len(methods)))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES.get)
+def test_sizes(path):
+    """No file, function or class of the project is over its limit."""
+    source = path.read_text()
+    assert FILE_LINES >= len(source.splitlines())
+    assert [] == too_long(source)
+    assert [] == too_many_methods(source)
+
+
+def test_a_long_function_is_found():
+    """A body of 51 lines is too long, one of 50 after a docstring is not."""
+    body = "    x = 1\n"
+    assert [("f", 51)] == too_long("def f():\n" + body * 51)
+    assert [] == too_long('def f():\n    """Two\n    lines."""\n' + body * 50)
+
+
+def test_a_large_class_is_found():
+    """Twenty-one methods are too many; one of several overloads counts once."""
+    methods = [f"    def m{i}(self): ...\n" for i in range(21)]
+    assert [("C", 21)] == too_many_methods("class C:\n" + "".join(methods))
+    assert [] == too_many_methods("class C:\n" + methods[0] * 21)
