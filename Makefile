@@ -93,7 +93,7 @@ model: .venv/test.made
 .venv/python: FORCE
 	@mkdir -p .venv
 	@"$(PYTHON)" -c 'import sys; print(sys.executable, sys.version); \
-	    sys.exit(sys.version_info < (3, 10))' > $@.new || { \
+	    sys.exit(sys.version_info < (3, 10))' > $@.new || { rm -f $@.new; \
 	    echo "Python 3.10 or newer is needed. Where python3 is older or missing:"; \
 	    echo "  make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
