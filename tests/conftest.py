@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a model file that is not there, and mark what this run starts."""
     model = os.environ.get(MODEL_VARIABLE)
-    if model and not Path(model).is_file():
+    if model is not None and not Path(model).is_file():
         raise pytest.UsageError(f"{MODEL_VARIABLE} is {model!r}, which is not a file")
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
 

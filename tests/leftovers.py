@@ -8,11 +8,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 
-PROC = Path("/proc")
+PROC = "/proc"
+LINUX = os.path.isfile(f"{PROC}/self/stat")
 #: Processes that Python starts for itself and keeps until it ends.
 HELPERS = "from multiprocessing."
 
@@ -67,11 +67,11 @@ class Processes:
 
     def __init__(self, mark: str) -> None:
         self._mark = mark.encode()
-        self._started = int(_stat(os.getpid())[19]) if PROC.is_dir() else 0
+        self._started = int(_stat(os.getpid())[19]) if LINUX else 0
 
     def running(self) -> set[Process]:
         """Those that run at the moment, and those that nobody has waited for."""
-        numbers = [int(p.name) for p in PROC.glob("[0-9]*")] if PROC.is_dir() else []
+        numbers = [int(n) for n in os.listdir(PROC) if n.isdigit()] if LINUX else []
         found = (self._look(number) for number in numbers if number != os.getpid())
         return {process for process in found if process is not None}
 
@@ -104,14 +104,13 @@ class Processes:
 
     def _look(self, number: int) -> Process | None:
         """What is known of a process; None when it ended or is not of this run."""
-        folder = PROC / str(number)
         try:
             fields = _stat(number)
             parent, started = int(fields[1]), int(fields[19])
             if started < self._started:  # older than the run; most are
                 return None
-            ours = self._mark in (folder / "environ").read_bytes()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            ours = self._mark in _read(number, "environ")
+            command = _read(number, "cmdline").replace(b"\0", b" ").decode()
         except (OSError, ValueError):  # it ended meanwhile, or is another user's
             return None
         if (not ours and parent != os.getpid()) or HELPERS in command:
@@ -119,7 +118,12 @@ class Processes:
         return Process(number, started, parent, command.strip() or "(not waited for)")
 
 
-def _stat(number: int) -> list[str]:
+def _stat(number: int) -> list[bytes]:
     """The fields of a process after its name: state, parent, ..., start time (19)."""
-    text = (PROC / str(number) / "stat").read_text()
-    return text.rpartition(")")[2].split()  # the name may hold anything, a ) too
+    return _read(number, "stat").rpartition(b")")[2].split()  # names may hold a )
+
+
+def _read(number: int, name: str) -> bytes:
+    """A file of a process, read in one go: this happens for each process and test."""
+    with open(f"{PROC}/{number}/{name}", "rb", buffering=0) as file:
+        return file.readall()

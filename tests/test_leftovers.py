@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from leftovers import PROC, Processes, nothing_left
+from leftovers import LINUX, Processes, nothing_left
 
 #: Says that it runs, then waits until its standard input ends.
 WAITER = "import sys; print('up', flush=True); sys.stdin.read()"
@@ -19,7 +19,7 @@ DETACHER = (
     " start_new_session=True)"
 )
 
-linux = pytest.mark.skipif(not PROC.is_dir(), reason="processes are found in /proc")
+linux = pytest.mark.skipif(not LINUX, reason="processes are found in /proc")
 
 
 def start(*command: str, mark: str = "") -> subprocess.Popen[str]:
