@@ -12,7 +12,7 @@ import pytest
 
 from leftovers import Processes, nothing_left
 
-#: Names the model file that live tests load; `make test` sets it.
+#: Names the model file that live and interop tests load; `make test` sets it.
 MODEL_VARIABLE = "LMSTUDIO_TEST_MODEL"
 #: Every process that descends from this run carries it, detached ones too.
 RUN_VARIABLE = "LMSTUDIO_TEST_RUN"
@@ -37,13 +37,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder, and skip live ones when there is no model."""
+    """Mark tests by their folder, and skip those that need a model without one."""
     skip = pytest.mark.skip(reason=f"{MODEL_VARIABLE} names no model; see `make test`")
     for item in items:
         for name in MARKED_FOLDERS:
             if name in item.path.parts:
                 item.add_marker(name)
-        if item.get_closest_marker("live") and not os.environ.get(MODEL_VARIABLE):
+        needs_model = any(item.iter_markers("live")) or any(
+            item.iter_markers("interop")
+        )
+        if needs_model and MODEL_VARIABLE not in os.environ:
             item.add_marker(skip)
 
 
@@ -60,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def model_file() -> Path:
-    """The model file of live tests."""
+    """The model file of live and interop tests."""
     return Path(os.environ[MODEL_VARIABLE])
 
 
