@@ -12,6 +12,7 @@ import pytest
 
 from leftovers import Processes, nothing_left
 
+TESTS = Path(__file__).parent
 #: Names the model file that live and interop tests load; `make test` sets it.
 MODEL_VARIABLE = "LMSTUDIO_TEST_MODEL"
 #: Every process that descends from this run carries it, detached ones too.
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip = pytest.mark.skip(reason=f"{MODEL_VARIABLE} names no model; see `make test`")
     for item in items:
         for name in MARKED_FOLDERS:
-            if name in item.path.parts:
+            if name in item.path.relative_to(TESTS).parts:
                 item.add_marker(name)
         needs_model = any(item.iter_markers("live")) or any(
             item.iter_markers("interop")
