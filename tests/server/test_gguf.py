@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import struct
@@ -31,6 +32,7 @@ from lmstudio.server.gguf import (
     read_array,
     read_header,
 )
+from lmstudio.server.gguf_cursor import U64, Cursor, Malformed
 
 MANY = 3000  # items: more than are kept, and more than one stride of marks
 
@@ -339,6 +341,13 @@ def test_not_a_file(tmp_path: Path) -> None:
         with pytest.raises(GGUFError) as caught:
             read_header(path)
         assert path == caught.value.path
+
+
+def test_file_that_shrinks() -> None:
+    """A file that becomes shorter while it is read is one that ends early."""
+    cursor = Cursor(io.BytesIO(b"1234567"), 100)
+    with pytest.raises(Malformed, match="ends early"):
+        cursor.number(U64)
 
 
 def test_errors_travel() -> None:
