@@ -1,0 +1,154 @@
+"""What the server does for each call: one function per endpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+
+from .._version import __version__
+from ..protocol.server import ABSENT
+from ..wire import common, llm, system
+from ..wire.config import collapse
+from .clients import Client
+from .failures import EngineError, Failure
+from .infos import instance_info, model_info
+from .instances import Instance
+from .service import Service
+
+
+@attrs.frozen
+class Context:
+    """Where a call comes from.
+
+    Attributes:
+        service: What all connections share.
+        namespace: The socket's, such as ``"llm"``.
+        client: Who calls.
+    """
+
+    service: Service
+    namespace: str
+    client: Client
+
+    def find(self, specifier: common.ModelSpecifier) -> Instance:
+        """The loaded model that is meant.
+
+        Raises:
+            EngineError: None is.
+        """
+        return self.service.registry.find(specifier, self.namespace)
+
+
+Handler = Callable[[Context, Any], Awaitable[Any]]
+
+
+async def _list_loaded(context: Context, _: None) -> Any:
+    registry = context.service.registry
+    return [instance_info(i) for i in registry.loaded(context.namespace)]
+
+
+async def _unload(context: Context, parameter: common.Unload) -> Any:
+    registry = context.service.registry
+    await registry.unload(parameter.identifier, context.namespace)
+    return ABSENT
+
+
+async def _model_info(context: Context, parameter: common.GetModelInfo) -> Any:
+    try:
+        return instance_info(context.find(parameter.specifier))
+    except EngineError:
+        if parameter.throw_if_not_found:
+            raise
+        return ABSENT
+
+
+async def _load_config(context: Context, parameter: common.Specified) -> Any:
+    return context.find(parameter.specifier).config
+
+
+async def _processing_state(context: Context, parameter: common.GetModelInfo) -> Any:
+    try:
+        status, queued = context.find(parameter.specifier).status
+    except EngineError:
+        if parameter.throw_if_not_found:
+            raise
+        return ABSENT
+    return llm.ProcessingState(status=status, queued=queued)
+
+
+async def _tokens(context: Context, parameter: common.SpecifiedText) -> list[int]:
+    instance = context.find(parameter.specifier)
+    with context.service.registry.use(instance):
+        return await instance.model.tokenize(parameter.input_string)
+
+
+async def _tokenize(context: Context, parameter: common.SpecifiedText) -> Any:
+    return common.Tokens(tokens=await _tokens(context, parameter))
+
+
+async def _count_tokens(context: Context, parameter: common.SpecifiedText) -> Any:
+    return common.TokenCount(token_count=len(await _tokens(context, parameter)))
+
+
+async def _apply_template(context: Context, parameter: llm.ApplyTemplate) -> Any:
+    instance = context.find(parameter.specifier)
+    config = collapse(parameter.prediction_config_stack)
+    with context.service.registry.use(instance):
+        text = await context.service.format_prompt(
+            instance, parameter.history, config, parameter.opts
+        )
+    return llm.Formatted(formatted=text)
+
+
+async def _list_downloaded(context: Context, _: None) -> Any:
+    return [model_info(file) for file in await context.service.registry.downloaded()]
+
+
+def version() -> str:
+    """The version as clients read it: three numbers."""
+    numbers = [*re.findall(r"\d+", __version__), "0", "0"]
+    return ".".join(numbers[:3])
+
+
+async def _version(_: Context, __: None) -> Any:
+    return system.Version(version=version(), build=1)
+
+
+async def _info(_: Context, __: None) -> Any:
+    return system.SystemInfo(pid=os.getpid(), is_daemon=True, version=version())
+
+
+async def _request_shutdown(context: Context, _: None) -> Any:
+    if context.service.shutdown is None:
+        raise Failure(
+            "This server can't be stopped by a client",
+            "It is part of another program",
+            "End that program",
+        )
+    context.service.shutdown()
+    return ABSENT
+
+
+_SHARED: dict[str, Handler] = {
+    "unloadModel": _unload,
+    "listLoaded": _list_loaded,
+    "getModelInfo": _model_info,
+    "getLoadConfig": _load_config,
+    "getInstanceProcessingState": _processing_state,
+    "tokenize": _tokenize,
+    "countTokens": _count_tokens,
+}
+
+#: Namespace and endpoint -> what answers it.
+CALLS: dict[tuple[str, str], Handler] = {
+    **{("llm", name): handler for name, handler in _SHARED.items()},
+    ("llm", "applyPromptTemplate"): _apply_template,
+    ("system", "listDownloadedModels"): _list_downloaded,
+    ("system", "version"): _version,
+    ("system", "info"): _info,
+    ("system", "requestShutdown"): _request_shutdown,
+}

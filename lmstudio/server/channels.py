@@ -1,0 +1,223 @@
+"""What the server does on each channel: one function per endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from ..wire import common, llm
+from ..wire.common import KVConfig, KVStack
+from ..wire.config import collapse
+from ..wire.converter import unstructure
+from .calls import Context
+from .engine import BadRequest
+from .failures import Failure, no_preset
+from .infos import instance_info, model_info
+from .instances import Instance, Load, Wanted
+
+#: How long an instance of `getOrLoad` stays idle when the client does not say,
+#: seconds. Source: docs/wire/models.md.
+DEFAULT_TTL = 3600.0
+#: The layer that means: the text of the history is the prompt itself.
+#: Source: docs/wire/predict.md.
+RAW_LAYER = "completeModeFormatting"
+
+
+class Ends:
+    """The server's end of an open channel, as its handler sees it.
+
+    Attributes:
+        is_cancelled: Whether the client has asked to stop.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        self.send = send
+        self.is_cancelled = False
+        self._on_cancel: Callable[[], object] | None = None
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call this when the client cancels, at once if it has."""
+        self._on_cancel = callback
+        if self.is_cancelled:
+            callback()
+
+    def cancel(self) -> None:
+        """The client has asked to stop. Safe to repeat."""
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            if self._on_cancel is not None:
+                self._on_cancel()
+
+
+Handler = Callable[[Context, Any, Ends], Awaitable[None]]
+
+
+async def _load_model(
+    context: Context, parameter: common.LoadModel, ends: Ends
+) -> None:
+    if parameter.preset is not None:
+        raise no_preset(parameter.preset)
+    wanted = Wanted(
+        config=collapse(parameter.load_config_stack),
+        ttl=_seconds("ttlMs", parameter.ttl_ms),
+        owner=context.client if parameter.no_hup is False else None,
+    )
+    load = await context.service.registry.load(
+        parameter.model_key, context.namespace, wanted, parameter.identifier
+    )
+    resolved: dict[str, Any] = {
+        "type": "resolved",
+        "info": unstructure(model_info(load.file)),
+    }
+    if load.candidates:
+        resolved["ambiguous"] = [file.variant or file.key for file in load.candidates]
+    await ends.send(resolved)
+    instance = await _follow(context, load, ends, "progress")
+    await ends.send({"type": "success", "info": unstructure(instance_info(instance))})
+
+
+async def _get_or_load(
+    context: Context, parameter: common.GetOrLoad, ends: Ends
+) -> None:
+    ttl = _seconds("loadTtlMs", parameter.load_ttl_ms)
+    wanted = Wanted(
+        config=collapse(parameter.load_config_stack),
+        ttl=DEFAULT_TTL if ttl is None else ttl,
+    )
+    found = await context.service.registry.get_or_load(
+        parameter.identifier, context.namespace, wanted
+    )
+    if isinstance(found, Instance):
+        info = unstructure(instance_info(found))
+        await ends.send({"type": "alreadyLoaded", "info": info})
+        return
+    info = unstructure(model_info(found.file))
+    await ends.send(
+        {"type": "startLoading", "identifier": found.identifier, "info": info}
+    )
+    instance = await _follow(context, found, ends, "loadProgress")
+    info = unstructure(instance_info(instance))
+    await ends.send({"type": "loadSuccess", "info": info})
+
+
+async def _follow(context: Context, load: Load, ends: Ends, packet: str) -> Instance:
+    """Report a load until it ends.
+
+    A client that vanishes lets it run; its release stops what it owns.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    ends.on_cancel(task.cancel)
+    try:
+        async with aclosing(load.follow()) as changes:
+            async for progress in changes:
+                await ends.send({"type": packet, "progress": progress})
+        instance = await load.instance()
+        ends.on_cancel(_nothing)  # too late from here on
+        return instance
+    except asyncio.CancelledError:
+        if not ends.is_cancelled:
+            raise
+        await context.service.registry.leave(load)
+        raise Failure(f"Loading {load.file.key} was cancelled") from None
+
+
+def _nothing() -> None:
+    """What a cancel does when there is nothing to stop."""
+
+
+async def _predict(context: Context, parameter: llm.Predict, ends: Ends) -> None:
+    stack = parameter.prediction_config_stack
+    raw_prompt, layers = None, stack.layers
+    if any(layer.layer_name == RAW_LAYER for layer in layers):
+        layers = [layer for layer in layers if layer.layer_name != RAW_LAYER]
+        raw_prompt = _text(parameter.history)
+    await _generate(
+        context,
+        parameter,
+        ends,
+        history=None if raw_prompt is not None else parameter.history,
+        raw_prompt=raw_prompt,
+        config=collapse(KVStack(layers=layers)),
+    )
+
+
+async def _complete(
+    context: Context, parameter: llm.CompleteRawText, ends: Ends
+) -> None:
+    await _generate(
+        context,
+        parameter,
+        ends,
+        history=None,
+        raw_prompt=parameter.raw_prompt,
+        config=collapse(parameter.prediction_config_stack),
+    )
+
+
+async def _generate(
+    context: Context,
+    parameter: llm.Predict | llm.CompleteRawText,
+    ends: Ends,
+    *,
+    history: llm.History | None,
+    raw_prompt: str | None,
+    config: KVConfig,
+) -> None:
+    """Send a prediction's packets, and what it came to."""
+    if parameter.fuzzy_preset_identifier is not None:
+        raise no_preset(parameter.fuzzy_preset_identifier)
+    service = context.service
+    instance = context.find(parameter.model_specifier)
+    with service.registry.use(instance, "processingPrompt") as use:
+        prediction = await service.predict(
+            instance, history=history, raw_prompt=raw_prompt, config=config
+        )
+        ends.on_cancel(prediction.cancel)
+        async with aclosing(prediction.packets()) as packets:
+            async for packet in packets:
+                if not isinstance(packet, dict):
+                    break
+                if packet["type"] != "promptProcessingProgress":
+                    use.status = "generating"
+                await ends.send(packet)
+    await ends.send(
+        {
+            "type": "success",
+            "stats": unstructure(packet.stats),
+            "modelInfo": unstructure(instance_info(instance)),
+            "loadModelConfig": unstructure(instance.config),
+            "predictionConfig": unstructure(packet.prediction_config),
+        }
+    )
+
+
+async def _alive(_: Context, __: None, ___: Ends) -> None:
+    """Stay open until the connection ends."""
+    await asyncio.Event().wait()
+
+
+def _text(history: llm.History) -> str:
+    """All text of a history with nothing between."""
+    parts = (part for message in history.messages for part in message.content)
+    return "".join(part.text or "" for part in parts if part.type == "text")
+
+
+def _seconds(name: str, milliseconds: int | None) -> float | None:
+    if milliseconds is None:
+        return None
+    if milliseconds < 1:
+        raise BadRequest(f"{name} must be at least 1, not {milliseconds}")
+    return milliseconds / 1000
+
+
+#: Namespace and endpoint -> what serves it.
+CHANNELS: dict[tuple[str, str], Handler] = {
+    ("llm", "loadModel"): _load_model,
+    ("llm", "getOrLoad"): _get_or_load,
+    ("llm", "predict"): _predict,
+    ("llm", "completeRawText"): _complete,
+    ("system", "alive"): _alive,
+}

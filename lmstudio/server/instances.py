@@ -1,0 +1,152 @@
+"""A model in memory, a load that runs, and how a client wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import attrs
+
+from ..wire.common import KVConfig
+from .engine import LoadedModel, ModelFile
+from .failures import Failure, domain_of
+from .loading import effective
+
+
+class Use:
+    """One request that keeps a model busy.
+
+    Attributes:
+        status: ``"processingPrompt"``, ``"generating"``, ``"computingEmbedding"``, or
+            None for what is too short to be reported.
+    """
+
+    def __init__(self, status: str | None) -> None:
+        self.status = status
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """How a client wants a model.
+
+    Attributes:
+        config: Settings as they travel, layers collapsed.
+        ttl: Seconds of idleness after which to unload it, None for never.
+        owner: The client it goes with, None for nobody.
+    """
+
+    config: KVConfig = attrs.field(factory=KVConfig)
+    ttl: float | None = None
+    owner: Any = None
+
+
+class Instance:
+    """A model in memory, under the name that it was loaded as.
+
+    Attributes:
+        identifier: The name.
+        reference: Opaque, and unique for each load.
+        file: What was loaded.
+        model: The engine's part.
+        config: The load configuration as it came about.
+        ttl: Seconds of idleness after which it is unloaded, None for never.
+        owner: Whose it is: unloaded when this client is released. None for nobody's.
+        last_used: Unix time of the last use, seconds; None before the first.
+    """
+
+    def __init__(
+        self, wanted: Wanted, identifier: str, file: ModelFile, model: LoadedModel
+    ) -> None:
+        self.identifier = identifier
+        self.reference = secrets.token_urlsafe(12)
+        self.file = file
+        self.model = model
+        self.config = effective(file, wanted.config, model.context_length)
+        self.ttl = wanted.ttl
+        self.owner = wanted.owner
+        self.last_used: float | None = None
+        self.order = 0  # counts uses over all models: clocks are too coarse
+        self.uses: list[Use] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def domain(self) -> str:
+        """The namespace that serves it."""
+        return domain_of(self.file)
+
+    @property
+    def status(self) -> tuple[str, int]:
+        """What it does at the moment, and how many requests it has."""
+        active = [use.status for use in self.uses if use.status is not None]
+        for status in ("generating", "processingPrompt", "computingEmbedding"):
+            if status in active:
+                return status, len(active)
+        return "idle", 0
+
+
+class Load:
+    """A load that runs; several requests may follow it.
+
+    Attributes:
+        file: What is loaded.
+        candidates: All files that the name fits, when there are several.
+        identifier: The name that the instance will get.
+        owner: The client that it goes with, None for nobody.
+        task: The load itself. It goes on when those who follow are gone.
+    """
+
+    def __init__(
+        self,
+        file: ModelFile,
+        candidates: Sequence[ModelFile],
+        identifier: str,
+        owner: Any = None,
+    ) -> None:
+        self.file = file
+        self.candidates = candidates
+        self.identifier = identifier
+        self.owner = owner
+        self.followers = 0
+        self.task: asyncio.Task[Instance]
+        self._progress: float | None = None
+        self._changed = asyncio.Event()
+
+    def report(self, progress: float) -> None:
+        """Take note of the progress, 0 to 1."""
+        self._progress = min(1.0, max(0.0, progress, self._progress or 0.0))
+        self._changed.set()
+
+    def finished(self, _: object) -> None:
+        """Wake those who follow for the last time."""
+        self._changed.set()
+
+    async def follow(self) -> AsyncIterator[float]:
+        """Yield progress as it changes, until the load has ended.
+
+        A follower that is slow misses what lies between.
+        """
+        seen: float | None = None
+        while True:
+            changed = self._changed
+            if self._progress is not None and self._progress != seen:
+                seen = self._progress
+                yield seen
+                continue
+            if self.task.done():
+                return
+            await changed.wait()
+            if self._changed is changed:  # the first to wake makes the next one
+                self._changed = asyncio.Event()
+
+    async def instance(self) -> Instance:
+        """The loaded model.
+
+        Raises:
+            EngineError: It could not be loaded, or the load was cancelled.
+        """
+        await asyncio.wait([self.task])
+        if self.task.cancelled():
+            raise Failure(f"Loading {self.file.key} was cancelled")
+        return self.task.result()

@@ -1,0 +1,208 @@
+"""One connected socket: what arrives on it, and what is done about it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from ..protocol.server import (
+    ABSENT,
+    Authenticate,
+    Call,
+    Channel,
+    Complaint,
+    Message,
+    Packet,
+    ServerProtocol,
+)
+from ..wire.converter import unstructure
+from .calls import CALLS, Context
+from .channels import CHANNELS, Ends
+from .clients import WrongPasskey
+from .failures import Failure, error_object
+from .service import Service
+
+log = logging.getLogger(__name__)
+
+#: A client that has not said who it is by then is turned away, seconds.
+#: Source: docs/wire/connection.md.
+AUTHENTICATION_TIME = 10.0
+
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+
+
+def encoded(message: Message) -> str:
+    """A message as text that has a UTF-8 form."""
+    try:
+        text = _encode(message)
+    except ValueError:  # NaN and Infinity are no JSON: such figures are left out
+        text = _encode(_finite(message))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, from a client's text
+            return json.dumps(json.loads(text), separators=(",", ":"))
+    return text
+
+
+def _finite(value: Any) -> Any:
+    """Parsed JSON without the fields and items that are no finite numbers."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items() if not _is_endless(v)}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value if not _is_endless(item)]
+    return value
+
+
+def _is_endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+class Peer:
+    """The server's side of one socket. Its methods belong to one event loop.
+
+    Args:
+        namespace: What the socket serves, such as ``"llm"``.
+        service: What all connections share.
+        send: Sends one text frame. It waits while the client reads slower than we
+            write, and so holds up the one who sends, and nobody else. Once the socket
+            has ended it does nothing.
+        close: Begins to close the socket.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        service: Service,
+        send: Callable[[str], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._service = service
+        self._send_text = send
+        self._close = close
+        self._protocol = ServerProtocol(namespace)
+        self._context: Context | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: dict[int, Ends] = {}
+        self._waiting: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to wait for the client to say who it is."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.call_later(AUTHENTICATION_TIME, self._too_late)
+
+    async def receive(self, frame: str | bytes) -> None:
+        """Take one frame from the client. Nothing in it is a reason to raise."""
+        try:
+            message = json.loads(frame) if isinstance(frame, str) else None
+        except (ValueError, RecursionError):
+            return
+        if self._service.observe is not None:
+            self._service.observe(self._protocol.namespace, message)
+        event, replies = self._protocol.receive(message)
+        if isinstance(event, Call):
+            self._spawn(self._answer(event))
+        elif isinstance(event, Channel):
+            ends = self._ends[event.number] = Ends(self._sender(event.number))
+            self._spawn(self._serve(event, ends))
+        elif isinstance(event, Packet):
+            self._ends[event.number].cancel()  # no endpoint has another packet
+        elif isinstance(event, Authenticate):
+            await self._authenticate(event)
+        elif isinstance(event, Complaint):
+            log.warning("a client complains: %.300s", event.warning)
+        for reply in replies:
+            await self._send(reply)
+
+    async def stop(self, reason: str) -> None:
+        """The server ends: fail whatever runs, and close the socket."""
+        for message in self._protocol.fail_all(error_object(Failure(reason))):
+            await self._send(message)
+        await self._close()
+
+    async def ended(self) -> None:
+        """The socket is closed: stop what ran on it and let go of the client."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._context is not None:
+            self._service.clients.leave(self._context.client)
+            self._context = None
+
+    async def _authenticate(self, who: Authenticate) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        try:
+            client = self._service.clients.join(who.identifier, who.passkey)
+        except WrongPasskey as exc:
+            await self._send(self._protocol.refuse(str(exc)))
+            await self._close()
+            return
+        self._context = Context(self._service, self._protocol.namespace, client)
+        await self._send(self._protocol.accept())
+
+    def _too_late(self) -> None:
+        async def refuse() -> None:
+            await self._send(self._protocol.refuse("Authentication took too long"))
+            await self._close()
+
+        self._spawn(refuse())
+
+    async def _answer(self, call: Call) -> None:
+        """Run one call and send its reply."""
+        number, row = call.number, call.endpoint
+        try:
+            if self._service.before is not None:
+                await self._service.before(row, call.parameter)
+            assert self._context is not None
+            handler = CALLS[row.namespace, row.name]
+            value = await handler(self._context, call.parameter)
+            if value is not ABSENT:
+                value = unstructure(value)
+            reply = self._protocol.result(number, value)
+        except Exception as exc:
+            reply = self._protocol.error(number, error_object(exc))
+        if reply is not None:
+            await self._send(reply)
+
+    async def _serve(self, channel: Channel, ends: Ends) -> None:
+        """Run one channel and send its end."""
+        number, row = channel.number, channel.endpoint
+        try:
+            if self._service.before is not None:
+                await self._service.before(row, channel.parameter)
+            assert self._context is not None
+            handler = CHANNELS[row.namespace, row.name]
+            await handler(self._context, channel.parameter, ends)
+            end = self._protocol.close(number)
+        except Exception as exc:
+            end = self._protocol.fail(number, error_object(exc))
+        if self._ends.get(number) is ends:
+            del self._ends[number]
+        if end is not None:
+            await self._send(end)
+
+    def _sender(self, number: int) -> Callable[[Message], Awaitable[None]]:
+        async def send(packet: Message) -> None:
+            message = self._protocol.send(number, packet)
+            if message is not None:
+                await self._send_text(encoded(message))
+
+        return send
+
+    async def _send(self, message: Message) -> None:
+        await self._send_text(encoded(message))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,140 @@
+"""What all connections to one server share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+from ..wire.common import KVConfig
+from ..wire.endpoints import Endpoint
+from ..wire.llm import History, TemplateOptions
+from .clients import Client, Clients
+from .engine import Engine
+from .instances import Instance
+from .registry import Models, Registry
+
+log = logging.getLogger(__name__)
+
+#: Namespaces that official clients connect to. Calls in those that this server does
+#: not have yet get a warning and an error, never silence.
+#: Source: docs/wire/connection.md.
+NAMESPACES = (
+    "llm",
+    "embedding",
+    "system",
+    "files",
+    "repository",
+    "diagnostics",
+    "plugins",
+    "runtime",
+)
+
+#: What of this project's own the greeting announces.
+EXTENSIONS = ("noHup",)
+
+
+class Prediction(Protocol):
+    """A text being generated, as packets: `generation.Generation` or a scripted one."""
+
+    def packets(self) -> AsyncIterator[Any]:
+        """Packets as they travel, and one `Finished` last."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop; the packets then end with a `Finished` that says so."""
+        ...
+
+
+class Predict(Protocol):
+    """Starts predictions."""
+
+    async def __call__(
+        self,
+        instance: Instance,
+        *,
+        history: History | None,
+        raw_prompt: str | None,
+        config: KVConfig,
+    ) -> Prediction:
+        """Prepare a prediction from a history, or from a text taken as it is."""
+        ...
+
+
+class FormatPrompt(Protocol):
+    """Puts a history into the form that a model was trained on."""
+
+    async def __call__(
+        self,
+        instance: Instance,
+        history: History,
+        config: KVConfig,
+        options: TemplateOptions,
+    ) -> str:
+        """The prompt as text."""
+        ...
+
+
+class Service:
+    """One server, without its sockets.
+
+    Attributes:
+        registry: Models in memory.
+        clients: Everyone who is connected.
+        predict: Starts predictions.
+        format_prompt: Makes prompts out of histories.
+        shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
+        before: Called in front of every call and channel; tests hold and fail them so.
+        observe: Called with the namespace and each parsed message that arrives.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        engine: Engine,
+        *,
+        predict: Predict | None = None,
+        format_prompt: FormatPrompt | None = None,
+        shutdown: Callable[[], None] | None = None,
+    ) -> None:
+        self.registry = Registry(models, engine)
+        self.clients = Clients(self._released)
+        self.predict: Predict = predict or _predict
+        self.format_prompt: FormatPrompt = format_prompt or _format_prompt
+        self.shutdown = shutdown
+        self.before: Callable[[Endpoint, Any], Awaitable[None]] | None = None
+        self.observe: Callable[[str, Any], None] | None = None
+
+    async def close(self) -> None:
+        """Unload everything. Safe to repeat."""
+        await self.registry.close()
+
+    def _released(self, client: Client) -> None:
+        self.registry.release(client)
+
+
+async def _predict(
+    instance: Instance,
+    *,
+    history: History | None,
+    raw_prompt: str | None,
+    config: KVConfig,
+) -> Prediction:
+    # Imported here: templates need a library that the fake server does without.
+    from .generation import Generation
+
+    return Generation(
+        instance.model,
+        instance.file,
+        history=history,
+        raw_prompt=raw_prompt,
+        config=config,
+    )
+
+
+async def _format_prompt(
+    instance: Instance, history: History, config: KVConfig, options: TemplateOptions
+) -> str:
+    from .generation import format_prompt
+
+    return await format_prompt(instance.model, instance.file, history, config, options)

@@ -1,0 +1,337 @@
+"""The tables of settings, and the codec that reads them in both directions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from ..errors import LMStudioValueError, shown
+from . import checks
+from .checks import Check, boolean, choice, integer, mapping, number, ratio, string
+from .common import KVConfig, KVField, KVStack
+
+#: How a value travels: bare, or as ``{"checked": bool, "value": x}``.
+PLAIN = "plain"
+CHECKBOX = "checkbox"
+
+CACHE_TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+@attrs.frozen
+class Setting:
+    """One row: our name, the server's key, and how the value is checked and wrapped.
+
+    Attributes:
+        name: snake_case; the camelCase form is accepted as well.
+        key: The server's key.
+        check: Checks a value and returns its wire form.
+        wrap: `PLAIN` or `CHECKBOX`.
+        off: With `CHECKBOX`: the value written beside ``"checked": false``.
+        also: Other names that are accepted.
+
+    Source: docs/wire/config.md.
+    """
+
+    name: str
+    key: str
+    check: Check
+    wrap: str = PLAIN
+    off: Any = 0
+    also: tuple[str, ...] = ()
+
+
+_L = "llm.load."
+_LL = "llm.load.llama."
+_S = "llm.load.llama.speculativeDecoding."
+_P = "llm.prediction."
+_PL = "llm.prediction.llama."
+_PS = "llm.prediction.speculativeDecoding."
+_share = number(0, 1)
+_cache = choice(*CACHE_TYPES)
+
+LOAD_SETTINGS = (
+    Setting("context_length", _L + "contextLength", integer(1)),
+    Setting("num_experts", _L + "numExperts", integer(0)),
+    Setting("seed", _L + "seed", integer(-1), CHECKBOX),
+    Setting("prompt_template", _L + "promptTemplate", mapping),
+    Setting(
+        "offload_kv_cache_to_gpu",
+        _L + "offloadKVCacheToGpu",
+        boolean,
+        also=("offloadKVCacheToGpu",),
+    ),
+    Setting(
+        "num_cpu_expert_layers_ratio", _L + "numCpuExpertLayersRatio", ratio, off="off"
+    ),
+    Setting(
+        "max_parallel_predictions", _L + "numParallelSessions", integer(1, 1023)
+    ),
+    Setting("use_unified_kv_cache", _L + "useUnifiedKvCache", boolean),
+    Setting("gpu_ratio", _LL + "acceleration.offloadRatio", ratio),
+    Setting("auto_fit", _LL + "autoFit", boolean),
+    Setting("eval_batch_size", _LL + "evalBatchSize", integer(1)),
+    Setting("physical_batch_size", _LL + "physicalBatchSize", integer(1)),
+    Setting("flash_attention", _LL + "flashAttention", boolean),
+    Setting("context_checkpoints", _LL + "contextCheckpoints", integer(0)),
+    Setting("reasoning_budget_message", _LL + "reasoningBudgetMessage", string),
+    Setting("rope_frequency_base", _LL + "ropeFrequencyBase", number(0), CHECKBOX),
+    Setting("rope_frequency_scale", _LL + "ropeFrequencyScale", number(0), CHECKBOX),
+    Setting("keep_model_in_memory", _LL + "keepModelInMemory", boolean),
+    Setting(
+        "use_fp16_for_kv_cache",
+        _LL + "useFp16ForKVCache",
+        boolean,
+        also=("useFp16ForKVCache",),
+    ),
+    Setting("try_mmap", _LL + "tryMmap", boolean),
+    Setting("try_direct_io", _LL + "tryDirectIO", boolean, also=("tryDirectIO",)),
+    Setting(
+        "llama_k_cache_quantization_type",
+        _LL + "kCacheQuantizationType",
+        _cache,
+        CHECKBOX,
+        "f16",
+    ),
+    Setting(
+        "llama_v_cache_quantization_type",
+        _LL + "vCacheQuantizationType",
+        _cache,
+        CHECKBOX,
+        "f16",
+    ),
+    Setting("speculative_draft_mtp", _S + "draftMtp", boolean),
+    Setting("speculative_draft_simple", _S + "draftSimple", boolean),
+    Setting("speculative_draft_model", _S + "draftModel", string),
+    Setting("speculative_draft_max_tokens", _S + "draftMaxTokens", integer(0)),
+    Setting("speculative_draft_min_tokens", _S + "draftMinTokens", integer(0)),
+    Setting(
+        "speculative_draft_min_continue_probability",
+        _S + "draftMinContinueProbability",
+        _share,
+    ),
+    Setting(
+        "llama_cpp_arguments_override", _LL + "argumentsOverride", mapping
+    ),
+    Setting("mlx_disk_cache", _L + "mlx.diskCache", boolean),
+    Setting("mlx_kv_cache_quantization", _L + "mlx.kvCacheQuantization", mapping),
+    Setting("gpu_split", "load.gpuSplitConfig", mapping),
+    Setting("gpu_strict_vram_cap", "load.gpuStrictVramCap", boolean),
+)
+
+_E = "embedding.load."
+
+EMBEDDING_LOAD_SETTINGS = (
+    Setting("context_length", _E + "contextLength", integer(1)),
+    Setting("seed", _E + "seed", integer(-1), CHECKBOX),
+    Setting("gpu_ratio", _E + "llama.acceleration.offloadRatio", ratio),
+    Setting("eval_batch_size", _E + "llama.evalBatchSize", integer(1)),
+    Setting(
+        "rope_frequency_base", _E + "llama.ropeFrequencyBase", number(0), CHECKBOX
+    ),
+    Setting(
+        "rope_frequency_scale", _E + "llama.ropeFrequencyScale", number(0), CHECKBOX
+    ),
+    Setting("keep_model_in_memory", _E + "llama.keepModelInMemory", boolean),
+    Setting("try_mmap", _E + "llama.tryMmap", boolean),
+    Setting("gpu_split", "load.gpuSplitConfig", mapping),
+)
+
+PREDICTION_SETTINGS = (
+    Setting("temperature", _P + "temperature", number(0)),
+    Setting(
+        "max_tokens",
+        _P + "maxPredictedTokens",
+        integer(1),
+        CHECKBOX,
+        1,
+        ("max_predicted_tokens",),
+    ),
+    Setting("stop_strings", _P + "stopStrings", checks.strings, also=("stop",)),
+    Setting("tool_call_stop_strings", _P + "toolCallStopStrings", checks.strings),
+    Setting(
+        "context_overflow_policy",
+        _P + "contextOverflowPolicy",
+        choice("stopAtLimit", "truncateMiddle", "rollingWindow"),
+    ),
+    Setting("structured", _P + "structured", mapping),
+    Setting("raw_tools", _P + "tools", mapping),
+    Setting("tool_choice", _P + "toolChoice", mapping),
+    Setting(
+        "tool_naming",
+        _P + "toolNaming",
+        choice("passThrough", "removeSpecial", "snakeCase", "camelCase"),
+    ),
+    Setting("prompt_template", _P + "promptTemplate", mapping),
+    Setting("system_prompt", _P + "systemPrompt", string),
+    Setting("seed", _P + "seed", integer(-1), CHECKBOX, -1),
+    Setting("top_k_sampling", _P + "topKSampling", integer(-1, 500), also=("top_k",)),
+    Setting(
+        "top_p_sampling", _P + "topPSampling", _share, CHECKBOX, 0.95, ("top_p",)
+    ),
+    Setting(
+        "min_p_sampling", _P + "minPSampling", _share, CHECKBOX, 0.05, ("min_p",)
+    ),
+    Setting("repeat_penalty", _P + "repeatPenalty", number(-1), CHECKBOX, 1.1),
+    Setting("log_probs", _P + "logProbs", integer(0, 100), CHECKBOX, 0, ("logprobs",)),
+    Setting("reasoning_parsing", _P + "reasoning.parsing", mapping),
+    Setting("enable_thinking", _P + "reasoning.enableThinking", boolean),
+    Setting(
+        "reasoning_budget", _P + "reasoning.budgetTokens", integer(0), CHECKBOX, 1024
+    ),
+    Setting(
+        "user_max_image_dimension_pixels",
+        _P + "vision.userMaxImageDimensionPixels",
+        integer(1),
+        CHECKBOX,
+        1024,
+    ),
+    Setting(
+        "ignore_model_preferred_max_image_dimension",
+        _P + "vision.ignoreModelPreferredMaxImageDimension",
+        boolean,
+    ),
+    Setting("draft_model", _PS + "draftModel", string),
+    Setting(
+        "speculative_decoding_num_draft_tokens_exact",
+        _PS + "numDraftTokensExact",
+        integer(1),
+    ),
+    Setting(
+        "speculative_decoding_min_draft_length_to_consider",
+        _PS + "minDraftLengthToConsider",
+        integer(0),
+    ),
+    Setting(
+        "speculative_decoding_min_continue_drafting_probability",
+        _PS + "minContinueDraftingProbability",
+        _share,
+    ),
+    Setting("cpu_threads", _PL + "cpuThreads", integer(1)),
+    Setting("presence_penalty", _PL + "presencePenalty", number(), CHECKBOX),
+    Setting("frequency_penalty", _PL + "frequencyPenalty", number(), CHECKBOX),
+    Setting("xtc_probability", _PL + "xtcProbability", _share, CHECKBOX),
+    Setting("xtc_threshold", _PL + "xtcThreshold", _share, CHECKBOX),
+    Setting("mirostat_sampling", _PL + "mirostatSampling", mapping),
+    Setting("logit_bias", _PL + "logitBias", checks.logit_bias),
+)
+
+
+class Table:
+    """One domain's settings, found by any of their names or by the server's key.
+
+    Attributes:
+        what: What it configures, for messages: ``"prediction"``.
+    """
+
+    def __init__(self, what: str, settings: Iterable[Setting]) -> None:
+        self.what = what
+        self.settings = tuple(settings)
+        self._by_key = {row.key: row for row in self.settings}
+        self._by_name: dict[str, Setting] = {}
+        for row in self.settings:
+            for name in (row.name, *row.also):
+                self._by_name[name] = row
+                self._by_name[_camel(name)] = row
+
+    def find(self, name: str) -> Setting | None:
+        """The setting of one of our names, in either spelling."""
+        return self._by_name.get(name)
+
+    def by_key(self, key: str) -> Setting | None:
+        """The setting of a server's key."""
+        return self._by_key.get(key)
+
+    def names(self) -> list[str]:
+        """Every canonical name."""
+        return [row.name for row in self.settings]
+
+    def encode(self, options: Mapping[str, Any]) -> list[KVField]:
+        """Check options and put them into wire form; None is not sent.
+
+        Raises:
+            LMStudioValueError: An unknown name, a name given twice, or a wrong value.
+        """
+        made: dict[str, KVField] = {}
+        for name, value in options.items():
+            row = self.find(name)
+            if row is None:
+                raise LMStudioValueError(self._unknown(name))
+            if value is None:
+                continue
+            if row.key in made:
+                raise LMStudioValueError(
+                    f"{self.what} option {row.name} is given twice, also as {name!r}"
+                )
+            made[row.key] = KVField(key=row.key, value=_wrapped(self.what, row, value))
+        return list(made.values())
+
+    def decode(self, config: KVConfig) -> dict[str, Any]:
+        """Our names and plain values of what the server reports.
+
+        A setting that is off is False; keys without a row keep the server's name.
+        """
+        made: dict[str, Any] = {}
+        for field in config.fields:
+            row = self._by_key.get(field.key)
+            if row is None:
+                made[field.key] = field.value
+            else:
+                made[row.name] = unwrapped(row, field.value)
+        return made
+
+    def _unknown(self, name: str) -> str:
+        for other in (LOAD, PREDICTION):
+            if other is not self and other.find(name) is not None:
+                return f"{name!r} is a {other.what} option, not a {self.what} option"
+        close = difflib.get_close_matches(str(name), list(self._by_name), 1, 0.5)
+        meant = f"; did you mean {self._by_name[close[0]].name!r}?" if close else ""
+        return f"unknown {self.what} option {name!r}{meant}"
+
+
+def _wrapped(what: str, row: Setting, value: Any) -> Any:
+    """A value in its wire form."""
+    # -1 is how the README writes "no limit". Source: docs/wire/config.md.
+    is_off = value is False or (row.name == "max_tokens" and value == -1)
+    if row.wrap == CHECKBOX and is_off:
+        return {"checked": False, "value": row.off}
+    try:
+        checked = row.check(value)
+    except ValueError as exc:
+        off = " (or False to switch it off)" if row.wrap == CHECKBOX else ""
+        raise LMStudioValueError(
+            f"{what} option {row.name} must be {exc}{off}, not {shown(value)}"
+        ) from None
+    return {"checked": True, "value": checked} if row.wrap == CHECKBOX else checked
+
+
+def unwrapped(row: Setting, value: Any) -> Any:
+    """A wire value without its checkbox; False when it is off.
+
+    Python clients write ``{"checked": true, "value": false}`` for off.
+    Source: docs/wire/config.md.
+    """
+    if row.wrap == CHECKBOX and isinstance(value, Mapping) and "checked" in value:
+        return value.get("value") if value["checked"] else False
+    return value
+
+
+LOAD = Table("load", LOAD_SETTINGS)
+EMBEDDING_LOAD = Table("embedding load", EMBEDDING_LOAD_SETTINGS)
+PREDICTION = Table("prediction", PREDICTION_SETTINGS)
+
+
+def collapse(stack: KVStack) -> KVConfig:
+    """One config out of layers: later layers win, and later fields of one key."""
+    merged: dict[str, Any] = {}
+    for layer in stack.layers:
+        for field in layer.config.fields:
+            merged[field.key] = field.value
+    return KVConfig(fields=[KVField(key=k, value=v) for k, v in merged.items()])
