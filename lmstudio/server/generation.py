@@ -1,0 +1,350 @@
+"""One prediction, from its settings to the packets that a client reads."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import attrs
+
+from ..wire.common import KVConfig
+from ..wire.llm import History, PredictionStats, TemplateOptions
+from .engine import (
+    ContextOverflow,
+    Done,
+    EngineError,
+    LoadedModel,
+    ModelFile,
+    Piece,
+    PromptPart,
+    PromptProgress,
+    Request,
+    Unloaded,
+)
+from .fragments import Fragments
+from .meter import Meter
+from .overflow import shorten
+from .prompt import Formatter, turns_of
+from .prompt_tokens import ControlTokens, Prompt
+from .sampling import GenerationError as GenerationError  # belongs to this interface
+from .sampling import Options, effective, log, read_options
+from .structure import read_structure
+
+T = TypeVar("T")
+Packet = dict[str, Any]
+EnginePrompt = str | Sequence[PromptPart]
+
+#: How often an output without a limit may overrun the context: some models never end
+#: by themselves.
+MAX_OVERRUNS = 16
+#: So many characters tell whether an output begins like JSON.
+START_LENGTH = 8
+
+_STOP_REASONS = {
+    "eos": "eosFound",
+    "word": "stopStringFound",
+    "limit": "maxPredictedTokensReached",
+    "context": "contextLengthReached",
+}
+
+
+@attrs.frozen
+class Finished:
+    """The end of a prediction.
+
+    Attributes:
+        stats: What was measured.
+        prediction_config: The settings that it ran with, defaults filled in.
+    """
+
+    stats: PredictionStats
+    prediction_config: KVConfig
+
+
+class _UserStopped(Exception):
+    """`Generation.cancel` was called."""
+
+
+class Generation:
+    """A prediction that has not run yet, runs, or has run. It runs once.
+
+    Args:
+        history: The messages to answer; without it `raw_prompt` is continued.
+        config: The collapsed settings.
+        control_tokens: Gives the texts that the model reads as control tokens; in
+            messages they stay text.
+
+    Attributes:
+        input_text: The formatted prompt.
+
+    Raises:
+        GenerationError: Settings or messages are wrong, or the template refuses them.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        file: ModelFile,
+        *,
+        history: History | None = None,
+        raw_prompt: str | None = None,
+        config: KVConfig,
+        control_tokens: ControlTokens = tuple,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._options = options = read_options(config)
+        self._structure = read_structure(options.structured)
+        self._template_stops: tuple[str, ...] = ()
+        self._is_fallback = False
+        if history is None:
+            _refuse_on_raw_text(options)
+            self._prompt = Prompt(model, file, raw=raw_prompt)
+        else:
+            formatter = _formatter(file, options)
+            self._template_stops = formatter.stop_strings
+            self._is_fallback = formatter.is_fallback
+            self._prompt = Prompt(
+                model,
+                file,
+                formatter=formatter,
+                turns=turns_of(history, options.system_prompt),
+                control_tokens=control_tokens(),
+                keep=attrs.astuple(options.reasoning) if options.reasoning else (),
+            )
+        self.input_text = self._prompt.text
+        # JSON holds no thoughts, whatever its strings look like.
+        tags = options.reasoning if self._structure is None else None
+        self._fragments = Fragments(tags, self.input_text)
+        self._meter = Meter(model.gpu_layers)
+        self._texts: list[str] = []  # the output so far
+        self._start = ""  # of structured output, until it is long enough to be checked
+        self._overruns = 0
+        self._is_cancelled = False
+        self._waiting: asyncio.Task[Any] | None = None
+        self._interrupted = False
+
+    def cancel(self) -> None:
+        """Stop; `packets` then ends at once, with the stop reason ``userStopped``.
+
+        Belongs to the event loop. Safe to repeat, and before and after the run.
+        """
+        self._is_cancelled = True
+        if self._waiting is not None and not self._interrupted:
+            self._interrupted = True
+            self._waiting.cancel()
+
+    async def packets(self) -> AsyncIterator[Packet | Finished]:
+        """Run: packets as they travel, and `Finished` last.
+
+        Closing the iterator (or cancelling the task in it) stops the model.
+
+        Raises:
+            GenerationError: The output is not what was asked for.
+            EngineError: What `LoadedModel.predict` raises, except `Unloaded`.
+        """
+        self._meter.start()
+        stop: tuple[str, str | None] | None = None  # the reason, and the stop string
+        try:
+            prompt: EnginePrompt = await self._until_cancelled(self._prompt.parts)
+            while stop is None:
+                outcome: Done | ContextOverflow
+                stream = self._model.predict(self._request(prompt))
+                try:
+                    while not isinstance(
+                        event := await self._until_cancelled(stream.__anext__), Done
+                    ):
+                        for packet in self._take(event):
+                            yield packet
+                    outcome = event
+                except ContextOverflow as exc:
+                    outcome = exc
+                finally:
+                    await _close(stream)
+                stop = self._stop(outcome)
+                if stop is None:
+                    again = functools.partial(self._shorter, outcome)
+                    prompt = await self._until_cancelled(again)
+        except _UserStopped:
+            stop = "userStopped", None
+        except Unloaded:
+            stop = "modelUnloaded", None
+        except StopAsyncIteration:
+            raise EngineError("The engine ended the output without a result") from None
+        for packet in self._last_packets(stop[0]):
+            yield packet
+        if self._structure is not None and stop[0] == "eosFound":
+            self._structure.check("".join(self._texts))
+        yield Finished(self._meter.stats(*stop), effective(self._config))
+
+    async def _until_cancelled(self, start: Callable[[], Awaitable[T]]) -> T:
+        """Start something and wait for it, at most until `cancel` is called.
+
+        `cancel` cancels the task that waits here: that costs nothing per token. What
+        others do to the task is passed on.
+        """
+        if self._is_cancelled:
+            raise _UserStopped
+        self._waiting = asyncio.current_task()
+        try:
+            return await start()
+        except (asyncio.CancelledError, EngineError):
+            if not self._interrupted or _cancelled_by_others(self._waiting):
+                raise
+            raise _UserStopped from None
+        finally:
+            self._waiting = None
+
+    def _request(self, prompt: EnginePrompt) -> Request:
+        options, structure = self._options, self._structure
+        limit = options.max_tokens
+        if limit is not None:
+            limit -= self._meter.predicted
+        stops = (
+            *options.stop_strings,
+            *options.tool_call_stop_strings,
+            *self._template_stops,
+        )
+        return Request(
+            prompt=prompt,
+            sampling=options.sampling,
+            max_tokens=limit,
+            stop=tuple(dict.fromkeys(stops)),
+            json_schema=structure.json_schema if structure else None,
+            grammar=structure.grammar if structure else None,
+            logprobs=options.logprobs,
+        )
+
+    def _take(self, event: Piece | PromptProgress) -> Iterable[Packet]:
+        """The packets for an event of the engine. Runs for each token."""
+        if isinstance(event, PromptProgress):
+            return self._meter.progress(event)
+        text = event.text
+        is_first = not self._texts
+        self._texts.append(text)
+        self._meter.piece(event.tokens)
+        if self._structure is not None and len(self._start) < START_LENGTH:
+            self._start += text
+            self._structure.check_start(self._start)
+        made = self._fragments.feed(event)
+        return [*self._meter.prompt_done(), *made] if is_first else made
+
+    def _last_packets(self, reason: str) -> list[Packet]:
+        made: list[Packet] = []
+        if reason not in ("userStopped", "modelUnloaded"):
+            made += self._meter.prompt_done()
+        return [*made, *self._fragments.end()]
+
+    def _stop(self, outcome: Done | ContextOverflow) -> tuple[str, str | None] | None:
+        """Why the prediction ends, and by which stop string; None when it goes on."""
+        if isinstance(outcome, ContextOverflow):
+            self._meter.overflowed(outcome.prompt_tokens)
+            if self._options.overflow == "stopAtLimit":
+                return "contextLengthReached", None
+            return None
+        self._meter.round_done(outcome)
+        if outcome.reason == "context" and self._may_overrun(outcome):
+            return None
+        word = outcome.stop_word
+        if outcome.reason == "word" and word is not None:
+            return self._stop_by(word)
+        return _STOP_REASONS[outcome.reason], None
+
+    def _stop_by(self, word: str) -> tuple[str, str | None]:
+        options = self._options
+        if word in options.stop_strings:
+            return "stopStringFound", word
+        if word in options.tool_call_stop_strings:
+            return "toolCalls", None
+        if self._is_fallback:  # nobody asked for it: it is how the turn ends
+            return "eosFound", None
+        return "stopStringFound", word
+
+    def _may_overrun(self, done: Done) -> bool:
+        """Whether to go on past the end of the context."""
+        # A grammar cannot go on in the middle, and a round without output never ends.
+        if self._options.overflow == "stopAtLimit" or self._structure is not None:
+            return False
+        if self._options.max_tokens is None and self._overruns >= MAX_OVERRUNS:
+            return False
+        return done.predicted_tokens > 0
+
+    async def _shorter(self, outcome: Done | ContextOverflow) -> list[int]:
+        """The prompt and the output so far, cut so that there is room again."""
+        self._overruns += 1
+        context = self._model.context_length
+        if isinstance(outcome, ContextOverflow):
+            if self._overruns > MAX_OVERRUNS:
+                raise outcome
+            context = min(context, outcome.context_length)
+        output = "".join(self._texts)
+        generated = await self._model.tokenize(output) if output else []
+        room = context // 4
+        if self._options.max_tokens is not None:
+            room = min(room, self._options.max_tokens - self._meter.predicted)
+        budget = max(1, context - max(1, room))
+        return await shorten(self._prompt, self._options.overflow, budget, generated)
+
+
+async def format_prompt(
+    model: LoadedModel,
+    file: ModelFile,
+    history: History,
+    config: KVConfig,
+    opts: TemplateOptions,
+) -> str:
+    """The text that a prediction on a history would begin with.
+
+    Raises:
+        GenerationError: Settings or messages are wrong, or the template refuses them.
+    """
+    options = read_options(config)
+    if opts.tool_definitions is not None:
+        options = attrs.evolve(options, tools=tuple(opts.tool_definitions))
+    formatter = _formatter(
+        file,
+        options,
+        omit_bos=bool(opts.omit_bos_token),
+        omit_eos=bool(opts.omit_eos_token),
+    )
+    return formatter.format(turns_of(history, options.system_prompt))
+
+
+def _formatter(file: ModelFile, options: Options, **omit: bool) -> Formatter:
+    if options.tools and not file.trained_for_tools:
+        log.warning("%s was not trained for tools, and may not see them", file.key)
+    return Formatter(
+        file,
+        options.prompt_template,
+        tools=options.tools,
+        enable_thinking=options.enable_thinking,
+        **omit,
+    )
+
+
+def _refuse_on_raw_text(options: Options) -> None:
+    unfit = {"tools": options.tools, "a reasoning budget": options.has_reasoning_budget}
+    names = [name for name, is_given in unfit.items() if is_given]
+    if names:
+        raise GenerationError(
+            f"A completion of raw text takes no {' and no '.join(names)}",
+            suggestion="Leave it out, or send messages",
+            code="invalidSetting",
+        )
+
+
+def _cancelled_by_others(task: asyncio.Task[Any] | None) -> bool:
+    """Take our own cancellation of a task back; says whether another one stays.
+
+    Only Python 3.11 and newer count; before, ours is taken for the only one.
+    """
+    uncancel: Callable[[], int] | None = getattr(task, "uncancel", None)
+    return uncancel is not None and uncancel() > 0
+
+
+async def _close(stream: AsyncIterator[Any]) -> None:
+    aclose = getattr(stream, "aclose", None)
+    if aclose is not None:
+        await aclose()

@@ -1,0 +1,172 @@
+"""The prompt of one prediction: as text, as the engine takes it, and as token ids."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from .engine import LoadedModel, ModelFile, PromptPart
+from .prompt import Formatter, Turn
+
+#: Whether an engine puts the model's first token in front of texts by itself.
+_adds_bos: WeakKeyDictionary[LoadedModel, bool] = WeakKeyDictionary()
+
+
+class Prompt:
+    """A prompt: raw text, or messages and the template that formats them.
+
+    Control tokens in messages stay text: what users write cannot end their turn. A
+    template that adds nothing to the messages makes raw text, where they count.
+
+    Args:
+        raw: The text as it is; otherwise `formatter` and `turns` make it.
+        control_tokens: Texts that the model reads as control tokens.
+        keep: Texts that stay as they are in answers, such as the tags of thoughts:
+            templates look for them.
+
+    Attributes:
+        text: The whole prompt, for people.
+        turns: The messages, with control tokens hidden; empty for raw text.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        file: ModelFile,
+        *,
+        raw: str | None = None,
+        formatter: Formatter | None = None,
+        turns: Sequence[Turn] = (),
+        control_tokens: Sequence[str] = (),
+        keep: Sequence[str] = (),
+    ) -> None:
+        self._model = model
+        self._bos = file.bos
+        self._formatter = formatter
+        self._hidden: dict[str, str] = {}  # mark -> the control token it stands for
+        self.turns = list(turns)
+        if formatter is None:
+            self.text = self._marked = raw or ""
+            return
+        self.text = self._marked = formatter.format(turns)
+        if self.text == "".join(turn["content"] for turn in turns):
+            return
+        hider = _Hider(control_tokens, keep)
+        self.turns = hider.hide(turns)
+        if hider.hidden:
+            self._hidden = hider.hidden
+            self._marked = formatter.format(self.turns)
+
+    async def parts(self) -> str | list[PromptPart]:
+        """What the engine gets: plain text, unless control tokens are hidden in it."""
+        return await self._parts(self._marked)
+
+    async def ids(
+        self, turns: Sequence[Turn] | None = None, *, open_turn: bool = True
+    ) -> list[int]:
+        """Token ids of the prompt, or of a prompt of other messages.
+
+        Args:
+            turns: Some of `turns`; None for the whole prompt.
+            open_turn: As in `Formatter.format`.
+
+        Raises:
+            GenerationError: The template refuses these messages.
+        """
+        text = self._marked
+        if turns is not None and self._formatter is not None:
+            text = self._formatter.format(turns, open_turn=open_turn)
+        parts = await self._parts(text)
+        made: list[int] = []
+        for number, part in enumerate([parts] if isinstance(parts, str) else parts):
+            if isinstance(part, int):
+                made.append(part)
+            else:
+                made += await self._model.tokenize(
+                    part, add_special=number == 0, parse_special=True
+                )
+        return made
+
+    async def _parts(self, text: str) -> str | list[PromptPart]:
+        # Where the engine puts BOS in front, one that the template wrote goes.
+        if self._bos and text.startswith(self._bos) and await self._adds_bos():
+            text = text[len(self._bos) :]
+        if not self._hidden:
+            return text
+        made: list[PromptPart] = []
+        for piece in re.split(f"({'|'.join(self._hidden)})", text):
+            if piece in self._hidden:
+                made += await self._model.tokenize(self._hidden[piece])
+            elif piece or not made:  # a text at the start, so that BOS gets in front
+                made.append(piece)
+        return made
+
+    async def _adds_bos(self) -> bool:
+        known = _adds_bos.get(self._model)
+        if known is None:
+            bos = await self._model.tokenize(self._bos, parse_special=True)
+            first = await self._model.tokenize("a", add_special=True)
+            known = _adds_bos[self._model] = first[:1] == bos
+        return known
+
+
+class _Hider:
+    """Puts marks in place of control tokens in messages.
+
+    Attributes:
+        hidden: The marks that were used, and the texts that they stand for.
+    """
+
+    def __init__(self, control_tokens: Sequence[str], keep: Sequence[str]) -> None:
+        self._pattern = _pattern(tuple(control_tokens))
+        self._keep = frozenset(keep)
+        self._nonce = secrets.token_hex(8)
+        self._marks: dict[str, str] = {}
+        self.hidden: dict[str, str] = {}
+
+    def hide(self, turns: Sequence[Turn]) -> list[Turn]:
+        if self._pattern is None:
+            return list(turns)
+        made = []
+        for turn in turns:
+            keep = self._keep if turn["role"] == "assistant" else frozenset[str]()
+            said = {key: self._hide(turn[key], keep) for key in turn if key != "role"}
+            made.append({"role": turn["role"], **said})
+        return made
+
+    def _hide(self, value: Any, keep: frozenset[str]) -> Any:
+        if isinstance(value, str):
+            pattern = self._pattern
+            assert pattern is not None
+            return pattern.sub(lambda found: self._mark(found[0], keep), value)
+        if isinstance(value, Mapping):
+            return {key: self._hide(part, keep) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._hide(part, keep) for part in value]
+        return value
+
+    def _mark(self, token: str, keep: frozenset[str]) -> str:
+        if token in keep:
+            return token
+        mark = self._marks.get(token)
+        if mark is None:
+            # Plain letters pass through any filter of a template.
+            mark = f"X{self._nonce}N{len(self._marks)}X"
+            self._marks[token] = mark
+            self.hidden[mark] = token
+        return mark
+
+
+@lru_cache(maxsize=8)
+def _pattern(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Finds any of some texts, the longest at each place."""
+    ordered = sorted(filter(None, tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+#: Gives the texts of a model's control tokens.
+ControlTokens = Callable[[], Sequence[str]]

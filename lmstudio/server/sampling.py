@@ -1,0 +1,308 @@
+"""The settings of one prediction, checked: what comes in as keys goes to the engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from ..errors import shown
+from ..wire.common import KVConfig, KVField
+from ..wire.config import CHECKBOX, PREDICTION, Setting, unwrapped
+from .engine import EngineError, Sampling
+
+log = logging.getLogger("lmstudio.server.sampling")
+
+#: What a setting is when nobody gives it. Source: docs/wire/config.md.
+DEFAULTS: Mapping[str, Any] = {
+    "temperature": 0.8,
+    "top_k_sampling": 40,
+    "top_p_sampling": 0.95,
+    "min_p_sampling": 0.05,
+    "repeat_penalty": 1.1,
+    "context_overflow_policy": "truncateMiddle",
+}
+ROWS = {row.key: row for row in PREDICTION.settings}
+#: The largest seed: engines keep it in 32 bits.
+MAX_SEED = 2**32 - 1
+#: Samplers that no engine offers, and the value with which they do nothing.
+NOT_OFFERED = {
+    "llm.prediction.llama.tailFreeSampling": 1,
+    "llm.prediction.llama.locallyTypicalSampling": 1,
+}
+
+
+class GenerationError(EngineError):
+    """A prediction cannot be made, or its output is not what was asked for.
+
+    Attributes:
+        code: Tells programs the kind of failure, such as ``"invalidSetting"``.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        cause: str | None = None,
+        suggestion: str | None = None,
+        *,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(title, cause, suggestion)
+        self.code = code
+
+
+@attrs.frozen(kw_only=True)
+class ReasoningTags:
+    """The texts between which a model thinks."""
+
+    start: str = "<think>"
+    end: str = "</think>"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """The settings of one prediction. None is "not given" where nothing else is said.
+
+    Attributes:
+        sampling: How tokens are chosen, with the defaults filled in.
+        max_tokens: Most tokens to generate; None for no limit.
+        stop_strings: Texts that end the generation.
+        tool_call_stop_strings: The same, with the stop reason ``"toolCalls"``.
+        overflow: ``"stopAtLimit"``, ``"truncateMiddle"`` or ``"rollingWindow"``.
+        structured: The setting as it came; `structure.read_structure` reads it.
+        tools: Definitions of the tools that the model may see.
+        prompt_template: The setting as it came; `prompt.Formatter` reads it.
+        system_prompt: Stands in for a missing system message; may be empty.
+        enable_thinking: What templates know as ``enable_thinking``.
+        reasoning: Where the model's thoughts are; None when they are not told apart.
+        logprobs: Candidates to report with each token; None for no report.
+        has_reasoning_budget: Whether thinking is to be limited.
+    """
+
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    tool_call_stop_strings: tuple[str, ...] = ()
+    overflow: str = "truncateMiddle"
+    structured: Mapping[str, Any] | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    prompt_template: Mapping[str, Any] | None = None
+    system_prompt: str = ""
+    enable_thinking: bool | None = None
+    reasoning: ReasoningTags | None = attrs.field(factory=ReasoningTags)
+    logprobs: int | None = None
+    has_reasoning_budget: bool = False
+
+
+def read_options(config: KVConfig) -> Options:
+    """Check the collapsed settings of a prediction.
+
+    Raises:
+        GenerationError: A value is wrong, or asks for what no engine here can do; the
+            title names the key and says what would be right.
+    """
+    given = _Given(config)
+    given.refuse_what_is_not_offered()
+    max_tokens = given.max_tokens()
+    return Options(
+        sampling=_sampling(given),
+        max_tokens=max_tokens,
+        stop_strings=tuple(given.get("stop_strings", ())),
+        tool_call_stop_strings=tuple(given.get("tool_call_stop_strings", ())),
+        overflow=given.get("context_overflow_policy"),
+        structured=given.get("structured"),
+        tools=_tools(given),
+        prompt_template=given.get("prompt_template"),
+        system_prompt=given.get("system_prompt", ""),
+        enable_thinking=given.get("enable_thinking"),
+        reasoning=_reasoning(given),
+        logprobs=_off_is(None, given.get("log_probs")),
+        has_reasoning_budget=given.get("reasoning_budget", False) is not False,
+    )
+
+
+def effective(config: KVConfig) -> KVConfig:
+    """The settings that a prediction runs with, in the form that clients read.
+
+    Defaults are filled in, and checkboxes have both their fields: strict readers
+    raise otherwise. Source: docs/wire/config.md.
+    """
+    merged: dict[str, Any] = {}
+    for name, default in DEFAULTS.items():
+        row = _row(name)
+        merged[row.key] = _checkbox(default) if row.wrap == CHECKBOX else default
+    for field in config.fields:
+        if field.value is not None:
+            merged[field.key] = _canonical(field)
+    return KVConfig(fields=[KVField(key=k, value=v) for k, v in merged.items()])
+
+
+def _canonical(field: KVField) -> Any:
+    row = ROWS.get(field.key)
+    if row is None or row.wrap != CHECKBOX:
+        return field.value
+    value = unwrapped(row, field.value)
+    if value is False:
+        return {"checked": False, "value": row.off}
+    return _checkbox(value)
+
+
+def _checkbox(value: Any) -> dict[str, Any]:
+    return {"checked": True, "value": value}
+
+
+def _row(name: str) -> Setting:
+    row = PREDICTION.find(name)
+    assert row is not None, name
+    return row
+
+
+def _wrong(key: str, right: str, value: Any) -> GenerationError:
+    return GenerationError(
+        f"{key} must be {right}, not {shown(value)}", code="invalidSetting"
+    )
+
+
+class _Given:
+    """The settings of a config, found by our names and checked one by one."""
+
+    def __init__(self, config: KVConfig) -> None:
+        self._values = {field.key: field.value for field in config.fields}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A checked value, False when its checkbox is off."""
+        row = _row(name)
+        value = self._values.get(row.key)
+        if value is None:
+            return DEFAULTS.get(name, default)
+        value = unwrapped(row, value)
+        if row.wrap == CHECKBOX and value is False:
+            return False
+        try:
+            return row.check(value)
+        except ValueError as exc:
+            raise _wrong(row.key, str(exc), value) from None
+
+    def raw(self, name: str) -> Any:
+        """A value without its checkbox, not checked."""
+        row = _row(name)
+        return unwrapped(row, self._values.get(row.key))
+
+    def max_tokens(self) -> int | None:
+        # -1 is how older clients write "no limit". Source: docs/wire/alpha.md.
+        if self.raw("max_tokens") == -1:
+            return None
+        limit: int | None = _off_is(None, self.get("max_tokens"))
+        return limit
+
+    def refuse_what_is_not_offered(self) -> None:
+        """Say so where a setting would change the text and nothing here knows it."""
+        on = [key for key, off in NOT_OFFERED.items() if self._is_on(key, off)]
+        mirostat = self.get("mirostat_sampling")
+        if mirostat and mirostat.get("version", 0) != 0:
+            on.append(_row("mirostat_sampling").key)
+        if on:
+            raise GenerationError(
+                f"{', '.join(on)}: this server has no such sampler",
+                suggestion="Leave it out, or switch it off",
+                code="invalidSetting",
+            )
+        for name in ("draft_model", "reasoning_budget"):
+            if self.get(name):
+                log.warning("%s is not supported yet and ignored", _row(name).key)
+
+    def _is_on(self, key: str, off: Any) -> bool:
+        value = self._values.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("value") if value.get("checked") else None
+        return value not in (None, False, off)
+
+
+def _off_is(neutral: Any, value: Any) -> Any:
+    """A value, or what stands for "off" where it is switched off."""
+    return neutral if value is False else value
+
+
+def _sampling(given: _Given) -> Sampling:
+    return Sampling(
+        temperature=given.get("temperature"),
+        top_k=max(0, given.get("top_k_sampling")),  # -1 keeps all candidates, like 0
+        top_p=_off_is(1.0, given.get("top_p_sampling")),
+        min_p=_off_is(0.0, given.get("min_p_sampling")),
+        repeat_penalty=_repeat_penalty(given),
+        presence_penalty=_off_is(0.0, given.get("presence_penalty")),
+        frequency_penalty=_off_is(0.0, given.get("frequency_penalty")),
+        xtc_probability=_off_is(0.0, given.get("xtc_probability")),
+        xtc_threshold=_off_is(None, given.get("xtc_threshold")),
+        seed=_seed(given),
+        logit_bias=_logit_bias(given),
+    )
+
+
+def _repeat_penalty(given: _Given) -> float:
+    value: float = _off_is(1.0, given.get("repeat_penalty"))
+    if value == -1:
+        return 1.0
+    if value <= 0:  # it divides the chances of a token
+        key = _row("repeat_penalty").key
+        raise _wrong(key, "a number above 0, or -1 for none", value)
+    return value
+
+
+def _seed(given: _Given) -> int | None:
+    value: int | None = _off_is(None, given.get("seed"))
+    if value is not None and value > MAX_SEED:
+        key = _row("seed").key
+        raise _wrong(key, f"a whole number from -1 to {MAX_SEED}", value)
+    return None if value == -1 else value
+
+
+def _logit_bias(given: _Given) -> dict[int, float | bool]:
+    made: dict[int, float | bool] = {}
+    for token, bias in given.get("logit_bias", ()):
+        if token < 0:
+            raise _wrong(_row("logit_bias").key, "pairs with a token id >= 0", token)
+        made[token] = False if bias == "-inf" else bias
+    return made
+
+
+def _reasoning(given: _Given) -> ReasoningTags | None:
+    setting = given.get("reasoning_parsing")
+    if setting is None:
+        return ReasoningTags()
+    if not setting.get("enabled", True):
+        return None
+    tags = ReasoningTags()
+    start = setting.get("startString", tags.start)
+    end = setting.get("endString", tags.end)
+    if not all(isinstance(tag, str) and tag for tag in (start, end)):
+        right = "an object with non-empty startString and endString"
+        raise _wrong(_row("reasoning_parsing").key, right, setting)
+    return ReasoningTags(start=start, end=end)
+
+
+def _tools(given: _Given) -> tuple[dict[str, Any], ...]:
+    """The tools that the model may see."""
+    setting = given.get("raw_tools") or {"type": "none"}
+    choice = given.get("tool_choice") or {}
+    if setting.get("type") == "none":
+        return ()
+    tools = setting.get("tools") or []
+    if setting.get("type") != "toolArray" or not isinstance(tools, list):
+        right = "{'type': 'none'} or {'type': 'toolArray', 'tools': [...]}"
+        raise _wrong(_row("raw_tools").key, right, setting)
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not name:
+            right = "a list of {'type': 'function', 'function': {'name': ..., ...}}"
+            raise _wrong(f"{_row('raw_tools').key}.tools", right, tool)
+    if choice.get("mode") == "required":
+        raise GenerationError(
+            f"{_row('tool_choice').key}: this server cannot force a tool call yet",
+            suggestion="Use the mode 'auto'",
+            code="invalidSetting",
+        )
+    return () if choice.get("mode") == "none" else tuple(tools)

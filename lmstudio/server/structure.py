@@ -1,0 +1,242 @@
+"""Structured output: settings checked before the engine sees them, answers after."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from ..errors import shown
+from .sampling import GenerationError
+
+KEY = "llm.prediction.structured"
+SCHEMA_KEY = f"{KEY}.jsonSchema"
+
+#: Keywords that no engine here can enforce: with one of them llama.cpp drops the whole
+#: schema and generates free text.
+REFUSED = {
+    *("$dynamicAnchor", "$dynamicRef", "$recursiveRef", "contains"),
+    *("dependencies", "dependentRequired", "dependentSchemas", "else", "if"),
+    *("maxContains", "minContains", "not", "propertyNames", "then"),
+    *("unevaluatedItems", "unevaluatedProperties", "uniqueItems"),
+}
+#: Formats that the engine enforces. With any other it would drop the whole schema;
+#: a format is a remark in JSON schema, so others are left out.
+FORMATS = {
+    *("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6"),
+    *("time", "uuid"),
+}
+#: Keywords whose value is a schema, a list of schemas, or schemas by name.
+_SCHEMA = ("additionalItems", "additionalProperties", "items")
+_SCHEMAS = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
+_BY_NAME = ("$defs", "definitions", "patternProperties", "properties")
+
+#: One step through a regular expression: an escape, a set, a group, or a character.
+_REGEX_STEP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P=|<?[=!])|.", re.S)
+_REGEX_REFUSED = re.compile(r"\\[1-9bB]|\(\?.+")
+_JSON_START = re.compile(r'\s*(?:["{\[\d-]|t(?:r|$)|f(?:a|$)|n(?:u|$)|$)')
+_ROOT_RULE = re.compile(r"^\s*root\s*::=", re.M)
+
+_Path = tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Structure:
+    """What the output has to be.
+
+    Attributes:
+        json_schema: For the engine: the user's schema without what it cannot read;
+            ``{}`` is any JSON, None with a grammar.
+        grammar: A GBNF grammar, None with a schema.
+        schema: The schema as the user wrote it, None for any JSON.
+    """
+
+    json_schema: Mapping[str, Any] | None = None
+    grammar: str | None = None
+    schema: Mapping[str, Any] | None = None
+
+    def check_start(self, text: str) -> None:
+        """Raise GenerationError when output cannot be the beginning of JSON.
+
+        An engine that could not use a schema generates free text without a word.
+        """
+        if self.grammar is None and not _JSON_START.match(text):
+            raise GenerationError(
+                "The engine could not hold the output to the schema",
+                f"It begins with {shown(text)}",
+                "Simplify the schema: it may have no possible value, or be too large",
+                code="invalidAnswer",
+            )
+
+    def check(self, text: str) -> None:
+        """Raise GenerationError when a finished answer is not what was asked for."""
+        if self.grammar is not None:
+            return
+        try:
+            value = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as exc:
+            raise _mismatch("JSON", str(exc), text) from None
+        if self.schema is None:
+            return
+        validator = _validator(self.schema)(self.schema)
+        for error in validator.iter_errors(value):
+            at = f"{error.json_path}: {error.message}"
+            raise _mismatch("JSON that obeys the schema", at, text)
+
+
+def read_structure(setting: Mapping[str, Any] | None) -> Structure | None:
+    """Check the setting ``llm.prediction.structured``; None for free text.
+
+    Raises:
+        GenerationError: The setting, its schema or its grammar is wrong or holds
+            something that no engine here can enforce; the error names it.
+    """
+    kind = "none" if setting is None else setting.get("type")
+    if setting is None or kind == "none":
+        return None
+    if kind == "json":
+        return _json_structure(setting.get("jsonSchema"))
+    if kind == "gbnf":
+        return _grammar_structure(setting.get("gbnfGrammar"))
+    raise _wrong(
+        f"{KEY}.type must be 'none', 'json' or 'gbnf', not {shown(kind)}", code=None
+    )
+
+
+def _json_structure(schema: Any) -> Structure:
+    if schema is None:
+        return Structure(json_schema={})
+    if not isinstance(schema, Mapping):
+        raise _wrong(f"{SCHEMA_KEY} must be an object, not {shown(schema)}")
+    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+
+    try:
+        _validator(schema).check_schema(schema)
+        problems = list(_problems(schema, schema, ()))
+        cleaned = _cleaned(schema)
+    except SchemaError as exc:
+        at = exc.json_path.replace("$", SCHEMA_KEY, 1)
+        raise _wrong(f"{at} is not valid JSON schema: {exc.message}") from exc
+    except RecursionError as exc:
+        raise _wrong(f"{SCHEMA_KEY} is nested too deeply") from exc
+    if problems:
+        raise _wrong(
+            f"{SCHEMA_KEY} holds what this server cannot enforce",
+            "; ".join(problems),
+            "Leave these out of the schema, and check the answer yourself",
+        )
+    return Structure(json_schema=cleaned, schema=schema)
+
+
+def _grammar_structure(grammar: Any) -> Structure:
+    # Other kinds of grammar are left out: llama.cpp drops a wrong one in silence.
+    if not isinstance(grammar, str) or not _ROOT_RULE.search(grammar):
+        raise _wrong(
+            f"{KEY}.gbnfGrammar must be a GBNF grammar with a rule for root, such as "
+            f'\'root ::= "yes" | "no"\', not {shown(grammar)}',
+            code="invalidGrammar",
+        )
+    return Structure(grammar=grammar)
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    """The class that validates by a schema, of the draft that the schema names."""
+    from jsonschema import validators  # type: ignore[import-untyped]
+
+    return validators.validator_for(schema, validators.Draft202012Validator)
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
+    """The schemas directly inside a schema, and where they are."""
+    for key, value in schema.items():
+        if key in _BY_NAME and isinstance(value, Mapping):
+            yield from (((key, name), part) for name, part in value.items())
+        elif key in _SCHEMAS and isinstance(value, list):
+            yield from (((key, str(n)), part) for n, part in enumerate(value))
+        elif key in _SCHEMA:
+            yield (key,), value
+
+
+def _problems(root: Any, schema: Any, path: _Path) -> Iterator[str]:
+    """What cannot be enforced, each with its place in the schema."""
+    if not isinstance(schema, Mapping):
+        return
+    at = "/".join(("#", *path))
+    for key in sorted(REFUSED & schema.keys()):
+        if schema[key] is not False or key != "uniqueItems":
+            yield f"{key} at {at}"
+    reference = schema.get("$ref")
+    if reference is not None and not _resolves(root, reference):
+        yield f"$ref {shown(reference)} at {at}, which is not in the schema itself"
+    patterns = [schema.get("pattern"), *schema.get("patternProperties", ())]
+    for pattern in filter(None, patterns):
+        if any(map(_REGEX_REFUSED.fullmatch, _REGEX_STEP.findall(pattern))):
+            yield f"pattern {shown(pattern)} at {at}, with more than a regular language"
+    for inner, part in _parts(schema):
+        yield from _problems(root, part, path + inner)
+
+
+def _resolves(root: Any, reference: str) -> bool:
+    """Whether a reference is a pointer to something in the schema."""
+    if reference == "#":
+        return True
+    if not reference.startswith("#/"):
+        return False
+    found = root
+    for step in reference[2:].split("/"):
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return False
+    return isinstance(found, (Mapping, bool))
+
+
+def _cleaned(schema: Any) -> Any:
+    """A schema as engines can read it, which allows at least what the schema allows.
+
+    ``oneOf`` becomes ``anyOf``: engines refuse alternatives that overlap. The finished
+    answer is checked by the schema as it was.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "uniqueItems" or (key == "format" and value not in FORMATS):
+            continue
+        if key == "oneOf" and "anyOf" not in schema:
+            made["anyOf"] = [_cleaned(part) for part in value]
+        elif key in _BY_NAME and isinstance(value, Mapping):
+            made[key] = {name: _cleaned(part) for name, part in value.items()}
+        elif key in _SCHEMAS and isinstance(value, list):
+            made[key] = [_cleaned(part) for part in value]
+        else:
+            made[key] = _cleaned(value) if key in _SCHEMA else value
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _mismatch(wanted: str, problem: str, text: str) -> GenerationError:
+    return GenerationError(
+        f"The answer is not {wanted}",
+        f"{problem}. The answer: {shown(text)}",
+        "Ask again, or ask for something simpler",
+        code="invalidAnswer",
+    )
+
+
+def _wrong(
+    title: str,
+    cause: str | None = None,
+    suggestion: str | None = None,
+    code: str | None = "invalidSchema",
+) -> GenerationError:
+    return GenerationError(title, cause, suggestion, code=code or "invalidSetting")
