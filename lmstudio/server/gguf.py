@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import attrs
 
-from lmstudio.server.engine import EngineError
-from lmstudio.server.gguf_cursor import U32, U64, Cursor, Malformed
-from lmstudio.server.quantization import FILE_TYPES, TENSOR_TYPES
+from .engine import EngineError
+from .gguf_cursor import U32, U64, Cursor, Malformed
+from .quantization import FILE_TYPES, TENSOR_TYPES
 
 #: Arrays with more items are skipped, and so are texts of more than `LONG_TEXT` bytes.
 SMALL_ARRAY = 64

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmstudio.server.engine import EngineError, ModelFile
+from .engine import EngineError, ModelFile
 
 _SAMPLE = 10  # models that an error names at most
 _LONGEST = 200  # characters of a name that are compared and shown

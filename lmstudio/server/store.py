@@ -12,10 +12,10 @@ from pathlib import Path
 
 import attrs
 
-from lmstudio.server.engine import ModelFile
-from lmstudio.server.gguf import GGUFError, Header, read_header
-from lmstudio.server.lookup import ModelNotOnDisk, find
-from lmstudio.server.quantization import bits_of, split_suffix
+from .engine import ModelFile
+from .gguf import GGUFError, Header, read_header
+from .lookup import ModelNotOnDisk, find
+from .quantization import bits_of, split_suffix
 
 log = logging.getLogger(__name__)
 
