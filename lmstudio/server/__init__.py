@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .serve import Server, serve
+    from .runner import Server, serve
 
 __all__ = ["serve", "Server"]
 
@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
     # Loaded at first use: the web server behind them is an extra, and the client half
     # of the tests imports modules of this package without it.
     if name in __all__:
-        from . import serve as module
+        from . import runner
 
-        return getattr(module, name)
+        return getattr(runner, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

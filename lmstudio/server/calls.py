@@ -14,7 +14,8 @@ from ..protocol.server import ABSENT
 from ..wire import common, llm, system
 from ..wire.config import collapse
 from .clients import Client
-from .failures import EngineError, Failure
+from .engine import EngineError
+from .failures import Failure
 from .infos import instance_info, model_info
 from .instances import Instance
 from .service import Service

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from ..wire import common, llm
 from ..wire.common import KVConfig, KVStack
@@ -176,7 +176,8 @@ async def _generate(
             instance, history=history, raw_prompt=raw_prompt, config=config
         )
         ends.on_cancel(prediction.cancel)
-        async with aclosing(prediction.packets()) as packets:
+        run = cast("AsyncGenerator[Any, None]", prediction.packets())
+        async with aclosing(run) as packets:
             async for packet in packets:
                 if not isinstance(packet, dict):
                     break

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import attrs
+
 from ..wire.common import InstanceInfo, ModelInfo, Quantization
+from ..wire.converter import unstructure
 from .engine import ModelFile
 from .failures import domain_of
 from .instances import Instance
+from .store import Store
 
 
 def model_info(file: ModelFile) -> ModelInfo:
@@ -16,6 +21,12 @@ def model_info(file: ModelFile) -> ModelInfo:
     Source: docs/wire/models.md.
     """
     return ModelInfo(**_fields(file))
+
+
+def on_disk(models_dir: Path) -> list[ModelInfo]:
+    """The models of a folder as a client would see them, without a running server."""
+    infos = [model_info(file) for file in Store(models_dir).list()]
+    return [attrs.evolve(info, raw=unstructure(info)) for info in infos]
 
 
 def instance_info(instance: Instance) -> InstanceInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import attrs
@@ -50,6 +50,7 @@ class Instance:
         reference: Opaque, and unique for each load.
         file: What was loaded.
         model: The engine's part.
+        control_tokens: Texts that would steer the model.
         config: The load configuration as it came about.
         ttl: Seconds of idleness after which it is unloaded, None for never.
         owner: Whose it is: unloaded when this client is released. None for nobody's.
@@ -57,12 +58,18 @@ class Instance:
     """
 
     def __init__(
-        self, wanted: Wanted, identifier: str, file: ModelFile, model: LoadedModel
+        self,
+        wanted: Wanted,
+        identifier: str,
+        file: ModelFile,
+        model: LoadedModel,
+        control_tokens: Sequence[str] = (),
     ) -> None:
         self.identifier = identifier
         self.reference = secrets.token_urlsafe(12)
         self.file = file
         self.model = model
+        self.control_tokens = control_tokens
         self.config = effective(file, wanted.config, model.context_length)
         self.ttl = wanted.ttl
         self.owner = wanted.owner
@@ -122,7 +129,7 @@ class Load:
         """Wake those who follow for the last time."""
         self._changed.set()
 
-    async def follow(self) -> AsyncIterator[float]:
+    async def follow(self) -> AsyncGenerator[float, None]:
         """Yield progress as it changes, until the load has ended.
 
         A follower that is slow misses what lies between.

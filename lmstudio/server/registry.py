@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -36,17 +36,28 @@ class Models(Protocol):
         ...
 
 
+def _none(_: ModelFile) -> Sequence[str]:
+    return ()
+
+
 class Registry:
     """All models in memory. Its methods belong to one event loop.
 
     Args:
         models: Models on disk.
         engine: What loads them.
+        control_tokens_of: Reads a file's control tokens; may take a while.
     """
 
-    def __init__(self, models: Models, engine: Engine) -> None:
+    def __init__(
+        self,
+        models: Models,
+        engine: Engine,
+        control_tokens_of: Callable[[ModelFile], Sequence[str]] = _none,
+    ) -> None:
         self.models = models
         self.engine = engine
+        self._control_tokens_of = control_tokens_of
         self._instances: dict[str, Instance] = {}
         self._loads: dict[str, Load] = {}  # by identifier: names that are taken
         self._shared: dict[str, Load] = {}  # by path: loads of `get_or_load`
@@ -211,9 +222,10 @@ class Registry:
         settings = load_settings(load.file, wanted.config)
 
         async def run() -> Instance:
+            tokens = await asyncio.to_thread(self._control_tokens_of, load.file)
             model = await self.engine.load(load.file, settings, load.report)
             load.report(1.0)
-            instance = Instance(wanted, load.identifier, load.file, model)
+            instance = Instance(wanted, load.identifier, load.file, model, tokens)
             self._instances[load.identifier] = instance
             model.on_exit(lambda: self._forget(instance))
             self._arm(instance)

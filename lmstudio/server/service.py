@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from ..wire.common import KVConfig
 from ..wire.endpoints import Endpoint
 from ..wire.llm import History, TemplateOptions
 from .clients import Client, Clients
-from .engine import Engine
+from .engine import Engine, ModelFile
+from .gguf import control_tokens
 from .instances import Instance
 from .registry import Models, Registry
 
@@ -32,6 +33,10 @@ NAMESPACES = (
 
 #: What of this project's own the greeting announces.
 EXTENSIONS = ("noHup",)
+
+
+def _control_tokens(file: ModelFile) -> Sequence[str]:
+    return control_tokens(file.path)
 
 
 class Prediction(Protocol):
@@ -70,6 +75,7 @@ class FormatPrompt(Protocol):
         history: History,
         config: KVConfig,
         options: TemplateOptions,
+        /,
     ) -> str:
         """The prompt as text."""
         ...
@@ -77,6 +83,9 @@ class FormatPrompt(Protocol):
 
 class Service:
     """One server, without its sockets.
+
+    Args:
+        control_tokens_of: Reads from a model's file what text of users must not say.
 
     Attributes:
         registry: Models in memory.
@@ -95,9 +104,10 @@ class Service:
         *,
         predict: Predict | None = None,
         format_prompt: FormatPrompt | None = None,
+        control_tokens_of: Callable[[ModelFile], Sequence[str]] = _control_tokens,
         shutdown: Callable[[], None] | None = None,
     ) -> None:
-        self.registry = Registry(models, engine)
+        self.registry = Registry(models, engine, control_tokens_of)
         self.clients = Clients(self._released)
         self.predict: Predict = predict or _predict
         self.format_prompt: FormatPrompt = format_prompt or _format_prompt
@@ -129,6 +139,7 @@ async def _predict(
         history=history,
         raw_prompt=raw_prompt,
         config=config,
+        control_tokens=lambda: instance.control_tokens,
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from websockets.asyncio.server import Server as WebSockets
@@ -38,6 +38,8 @@ from .engine import (
     scripted_model,
 )
 from .script import Reply, Step, When, perform, steps_of
+
+T = TypeVar("T")
 
 #: Bytes in one frame, as the application has it. Source: docs/wire/messages.md.
 LARGEST_FRAME = 100 * 1024 * 1024
@@ -111,6 +113,7 @@ class FakeServer:
             self.engine,
             predict=self._predict,
             format_prompt=_format_prompt,
+            control_tokens_of=lambda _: (),
         )
         self._service.observe = self._observe
         self._service.before = self._before
@@ -128,9 +131,7 @@ class FakeServer:
         )
         self._thread.start()
         self._started.wait()
-        if self._problem is not None:
-            self._thread.join()
-            raise self._problem
+        self._check()
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"ws://{self.host}"
         for key in loaded:
@@ -294,11 +295,17 @@ class FakeServer:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
-    def _call(self, work: Callable[[], Any]) -> Any:
+    def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine function on the server's loop and wait for it."""
         if not self._thread.is_alive():
             raise RuntimeError("the fake server is closed")
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+
+    def _check(self) -> None:
+        """Raise what kept the thread from starting."""
+        if self._problem is not None:
+            self._thread.join()
+            raise self._problem
 
     def _run(self, port: int) -> None:
         asyncio.set_event_loop(self._loop)

@@ -1,0 +1,122 @@
+"""The server's listening socket, and who has the port when it is taken."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from contextlib import suppress
+from http import client
+from pathlib import Path
+
+from ..errors import LMStudioOSError
+
+_PROC = Path("/proc")
+_LISTENING = "0A"  # the state in /proc/net/tcp
+_ASKING = 0.5  # how long the holder of a port may take to say what it is, seconds
+
+
+class PortUnavailable(LMStudioOSError):
+    """The server can't listen where it was told to.
+
+    Attributes:
+        host: Where.
+        port: The port.
+        holder: Who has the port, as far as it can be told; None when it is free.
+    """
+
+    def __init__(self, host: str, port: int, problem: str, holder: str | None) -> None:
+        self.host = host
+        self.port = port
+        self.holder = holder
+        super().__init__(f"can't serve on {host}:{port}: {problem}")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        PortUnavailable: The port is taken or reserved, or the host is another machine.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError, OverflowError) as exc:
+        problem = f"there is no such host ({exc})"
+        raise PortUnavailable(host, port, problem, None) from exc
+    # What most clients try first comes first: localhost is often ::1 as well.
+    family, kind, _, _, address = sorted(found, key=lambda f: f[0] != socket.AF_INET)[0]
+    # With the protocol named, asyncio switches Nagle's algorithm off for connections.
+    sock = socket.socket(family, kind, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # elsewhere the option lets two servers share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(128)
+    except OSError as exc:
+        sock.close()
+        raise _unavailable(host, port, exc) from exc
+    sock.setblocking(False)
+    return sock
+
+
+def _unavailable(host: str, port: int, exc: OSError) -> PortUnavailable:
+    if exc.errno == errno.EADDRINUSE:
+        holder = _holder(host, port)
+        problem = f"the port is taken by {holder}. Stop it, or choose another port"
+        return PortUnavailable(host, port, problem, holder)
+    if exc.errno == errno.EACCES:
+        problem = "this port is reserved for the system. Choose one above 1023"
+    elif exc.errno == errno.EADDRNOTAVAIL:
+        problem = "this machine does not have that address"
+    else:
+        problem = str(exc)
+    return PortUnavailable(host, port, problem, None)
+
+
+def _holder(host: str, port: int) -> str:
+    """Who listens on a port, as far as it can be told."""
+    process = _process(port)
+    by = f" ({process})" if process else ""
+    if _greets(host, port):
+        return f"an LM Studio server{by}"
+    return process or "another program"
+
+
+def _greets(host: str, port: int) -> bool:
+    """Whether what listens there says that it is LM Studio."""
+    asked = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    http = client.HTTPConnection(asked, port, timeout=_ASKING)
+    try:
+        http.request("GET", "/lmstudio-greeting")
+        greeting = json.loads(http.getresponse().read(4096))
+        return isinstance(greeting, dict) and greeting.get("lmstudio") is True
+    except (OSError, ValueError, client.HTTPException):
+        return False
+    finally:
+        http.close()
+
+
+def _process(port: int) -> str | None:
+    """Name and id of the process that listens on a port, where the system tells."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (_PROC / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                ours = int(fields[1].rpartition(":")[2], 16) == port
+                if ours and fields[3] == _LISTENING:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in _PROC.glob("[0-9]*") if inodes else ():
+        with suppress(OSError):  # it has ended, or is another user's
+            for link in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if os.readlink(link) in inodes:
+                        name = (process / "comm").read_text().strip()
+                        return f"{name}, process {process.name}"
+    return None

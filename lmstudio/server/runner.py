@@ -1,0 +1,195 @@
+"""Runs the server on a thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+
+from . import paths
+from .app import App
+from .engine import Engine
+from .ports import listen
+from .service import Service
+from .store import Store
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 1234
+#: Bytes in one frame, as the application has it. Source: docs/wire/messages.md.
+LARGEST_FRAME = 100 * 1024 * 1024
+#: How long connections and models may take to end, seconds each.
+CLOSING = 1.5
+
+
+class Server:
+    """A running server; `serve` makes one. Use it as a context manager.
+
+    Attributes:
+        host: Where it listens.
+        port: The port.
+        url: For clients: ``ws://<host>:<port>``.
+    """
+
+    def __init__(
+        self, sock: socket.socket, service_of: Callable[[], Service], cors: bool
+    ) -> None:
+        self.host, self.port = sock.getsockname()[:2]
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        name = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(name, name)
+        self.url = f"ws://{name}:{self.port}"
+        self._sock = sock
+        self._service_of = service_of
+        self._cors = cors
+        self._started = threading.Event()
+        self._problem: BaseException | None = None
+        self._web: _Uvicorn | None = None
+        self._thread = threading.Thread(
+            target=self._run, name="lmstudio-server", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+        self._check()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self._thread.is_alive() else " (closed)"
+        return f"<Server {self.url}{state}>"
+
+    def close(self) -> None:
+        """Tell the clients, unload everything and stop. Safe to repeat."""
+        if self._web is not None:
+            self._web.should_exit = True
+        self._thread.join()
+
+    def _check(self) -> None:
+        """Raise what kept the thread from starting."""
+        if self._problem is not None:
+            self._thread.join()
+            raise self._problem
+
+    def _run(self) -> None:
+        """Body of the thread."""
+        try:
+            asyncio.run(self._main())
+        except BaseException as exc:
+            if self._started.is_set():
+                log.exception("the server failed")
+            self._problem = exc
+        finally:
+            self._sock.close()
+            self._started.set()
+
+    async def _main(self) -> None:
+        service = self._service_of()
+        app = App(service, cors=self._cors)
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            loop="asyncio",
+            http="h11",
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_FRAME,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            ws_per_message_deflate=False,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._web = _Uvicorn(config, app, self._started)
+        try:
+            await self._web.serve([self._sock])
+        finally:
+            try:
+                await asyncio.wait_for(service.close(), CLOSING)
+            except asyncio.TimeoutError:
+                log.warning("gave up waiting for models to unload")
+
+
+class _Uvicorn(uvicorn.Server):
+    """Says when it is up, and lets the peers say goodbye."""
+
+    def __init__(
+        self, config: uvicorn.Config, app: App, started: threading.Event
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._is_up = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._is_up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        # uvicorn would cut the connections in the middle of what they were doing.
+        await self._app.stop("The server is shutting down")
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the program."""
+        yield
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    cors: bool = False,
+    models_dir: str | os.PathLike[str] | None = None,
+    engine: Engine | None = None,
+    shutdown: Callable[[], None] | None = None,
+) -> Server:
+    """Start a server on a thread of its own and return once it answers.
+
+    Args:
+        host: An address of this machine; the default is reached only from it.
+        port: 0 takes a free one, see `Server.port`.
+        cors: Let web pages of any origin in.
+        models_dir: The folder of the models, by default the application's own.
+        engine: What runs the models, by default llama.cpp.
+        shutdown: Called when a client asks the server to end; without it such
+            requests are refused.
+
+    Raises:
+        PortUnavailable: The port is taken, or the host is not this machine.
+    """
+    folder = Path(models_dir) if models_dir is not None else paths.models()
+
+    def service() -> Service:
+        return Service(
+            Store(folder),
+            engine if engine is not None else _llama_cpp(),
+            shutdown=shutdown,
+        )
+
+    return Server(listen(host, port), service, cors)
+
+
+def _llama_cpp() -> Engine:
+    # Imported here: whoever brings an engine of their own need not have this one.
+    from .engines.llama_cpp import LlamaCppEngine
+
+    return LlamaCppEngine()
