@@ -71,9 +71,7 @@ LOAD_SETTINGS = (
     Setting(
         "num_cpu_expert_layers_ratio", _L + "numCpuExpertLayersRatio", ratio, off="off"
     ),
-    Setting(
-        "max_parallel_predictions", _L + "numParallelSessions", integer(1, 1023)
-    ),
+    Setting("max_parallel_predictions", _L + "numParallelSessions", integer(1, 1023)),
     Setting("use_unified_kv_cache", _L + "useUnifiedKvCache", boolean),
     Setting("gpu_ratio", _LL + "acceleration.offloadRatio", ratio),
     Setting("auto_fit", _LL + "autoFit", boolean),
@@ -117,9 +115,7 @@ LOAD_SETTINGS = (
         _S + "draftMinContinueProbability",
         _share,
     ),
-    Setting(
-        "llama_cpp_arguments_override", _LL + "argumentsOverride", mapping
-    ),
+    Setting("llama_cpp_arguments_override", _LL + "argumentsOverride", mapping),
     Setting("mlx_disk_cache", _L + "mlx.diskCache", boolean),
     Setting("mlx_kv_cache_quantization", _L + "mlx.kvCacheQuantization", mapping),
     Setting("gpu_split", "load.gpuSplitConfig", mapping),
@@ -133,9 +129,7 @@ EMBEDDING_LOAD_SETTINGS = (
     Setting("seed", _E + "seed", integer(-1), CHECKBOX),
     Setting("gpu_ratio", _E + "llama.acceleration.offloadRatio", ratio),
     Setting("eval_batch_size", _E + "llama.evalBatchSize", integer(1)),
-    Setting(
-        "rope_frequency_base", _E + "llama.ropeFrequencyBase", number(0), CHECKBOX
-    ),
+    Setting("rope_frequency_base", _E + "llama.ropeFrequencyBase", number(0), CHECKBOX),
     Setting(
         "rope_frequency_scale", _E + "llama.ropeFrequencyScale", number(0), CHECKBOX
     ),
@@ -173,12 +167,8 @@ PREDICTION_SETTINGS = (
     Setting("system_prompt", _P + "systemPrompt", string),
     Setting("seed", _P + "seed", integer(-1), CHECKBOX, -1),
     Setting("top_k_sampling", _P + "topKSampling", integer(-1, 500), also=("top_k",)),
-    Setting(
-        "top_p_sampling", _P + "topPSampling", _share, CHECKBOX, 0.95, ("top_p",)
-    ),
-    Setting(
-        "min_p_sampling", _P + "minPSampling", _share, CHECKBOX, 0.05, ("min_p",)
-    ),
+    Setting("top_p_sampling", _P + "topPSampling", _share, CHECKBOX, 0.95, ("top_p",)),
+    Setting("min_p_sampling", _P + "minPSampling", _share, CHECKBOX, 0.05, ("min_p",)),
     Setting("repeat_penalty", _P + "repeatPenalty", number(-1), CHECKBOX, 1.1),
     Setting("log_probs", _P + "logProbs", integer(0, 100), CHECKBOX, 0, ("logprobs",)),
     Setting("reasoning_parsing", _P + "reasoning.parsing", mapping),

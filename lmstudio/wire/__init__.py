@@ -1,0 +1,1 @@
+"""What travels: models of messages, the endpoint table and the config tables."""

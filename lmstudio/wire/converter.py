@@ -1,0 +1,168 @@
+"""The one converter between attrs classes and parsed JSON, and its hooks.
+
+It ignores unknown keys, never writes None unless the wire asks for ``null``, and
+turns whatever does not fit into `LMStudioProtocolError` with the path to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from ..errors import LMStudioProtocolError, shown
+
+T = TypeVar("T")
+
+converter = cattrs.Converter(detailed_validation=True, forbid_extra_keys=False)
+
+
+def camel(name: str) -> str:
+    """The camelCase form of a snake_case name."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def wire_name(field: attrs.Attribute[Any]) -> str:
+    """The name of a field on the wire: camelCase, or what its metadata says."""
+    name: str = field.metadata.get("wire", camel(field.name))
+    return name
+
+
+def _strict(kind: type, accepts: tuple[type, ...]) -> Callable[[Any, Any], Any]:
+    """A reader for a basic type that refuses what Python would quietly convert."""
+
+    def read(value: Any, _: Any) -> Any:
+        is_bool_for_number = isinstance(value, bool) and kind is not bool
+        if is_bool_for_number or not isinstance(value, accepts):
+            raise ValueError(f"expected {kind.__name__}, not {shown(value)}")
+        return value
+
+    return read
+
+
+def _read_int(value: Any, _: Any) -> int:
+    # Python clients write some integers as 3.0. Source: docs/wire/messages.md.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"expected int, not {shown(value)}")
+
+
+converter.register_structure_hook(str, _strict(str, (str,)))
+converter.register_structure_hook(bool, _strict(bool, (bool,)))
+converter.register_structure_hook(float, _strict(float, (int, float)))
+converter.register_structure_hook(int, _read_int)
+
+
+def _reader(cls: type) -> Callable[[Any, Any], Any]:
+    """A reader that knows wire names, and gives ``raw`` the object as it came."""
+    fields = attrs.fields(cls)
+    names = {f.name: override(rename=wire_name(f)) for f in fields}
+    keeps_raw = "raw" in names
+    if keeps_raw:
+        names["raw"] = override(omit=True)
+    build: Any = make_dict_structure_fn(cls, converter, **names)  # type: ignore[arg-type]  # overrides by field name
+
+    def read(value: Any, kind: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected an object, not {shown(value)}")
+        made = build(value, kind)
+        if keeps_raw:
+            object.__setattr__(made, "raw", value)
+        return made
+
+    return read
+
+
+def _writer(cls: type) -> Callable[[Any], dict[str, Any]]:
+    """A writer that leaves None out, except where the wire wants ``null``."""
+    fields = attrs.fields(cls)
+    names = {
+        f.name: override(rename=wire_name(f), omit=f.name == "raw" or None)
+        for f in fields
+    }
+    build: Any = make_dict_unstructure_fn(cls, converter, **names)  # type: ignore[arg-type]  # overrides by field name
+    optional = [wire_name(f) for f in fields if not f.metadata.get("null")]
+
+    def write(value: Any) -> dict[str, Any]:
+        made: dict[str, Any] = build(value)
+        for name in optional:
+            if name in made and made[name] is None:
+                del made[name]
+        return made
+
+    return write
+
+
+converter.register_structure_hook_factory(attrs.has, _reader)
+converter.register_unstructure_hook_factory(attrs.has, _writer)
+
+
+def tagged(
+    union: Any, field: str, variants: Mapping[str, type], other: type | None = None
+) -> None:
+    """Teach the converter a union whose members are told apart by a field.
+
+    Args:
+        union: The union type as annotations name it.
+        field: The field that tells, such as ``"type"``.
+        variants: Its values and their classes.
+        other: Class for unknown values, made from the whole object; without it an
+            unknown value is an error.
+    """
+
+    def read(value: Any, _: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected an object, not {shown(value)}")
+        tag = value.get(field)
+        cls = variants.get(tag) if isinstance(tag, str) else None
+        if cls is not None:
+            return converter.structure(value, cls)
+        if other is not None:
+            return other(value)
+        known = ", ".join(sorted(variants))
+        raise ValueError(f"expected {field} to be one of {known}, not {shown(tag)}")
+
+    converter.register_structure_hook(union, read)
+
+
+def structure(value: Any, kind: type[T] | Any, where: str) -> T:
+    """Read parsed JSON as a type.
+
+    Args:
+        where: What the value belongs to, such as the endpoint, for the error.
+
+    Raises:
+        LMStudioProtocolError: The value does not fit; the error names the path.
+    """
+    try:
+        made: T = converter.structure(value, kind)
+        return made
+    except Exception as exc:  # cattrs groups whatever the hooks raised
+        problem, _, path = cattrs.transform_error(exc)[0].rpartition(" @ ")
+        problem = problem.removeprefix("invalid value for type, expected ")
+        at = f"{where}: {_wire_path(path)}" if path else where
+        raise LMStudioProtocolError(at, _first_reason(exc) or problem) from exc
+
+
+def _wire_path(path: str) -> str:
+    """A path as people see it in the message: ``$.stats.tokensPerSecond``."""
+    return ".".join(camel(part) for part in path.split("."))
+
+
+def _first_reason(exc: BaseException) -> str | None:
+    """The sentence of the innermost error that one of our own readers raised."""
+    inner = getattr(exc, "exceptions", None)
+    if inner:
+        return _first_reason(inner[0])
+    return str(exc) if isinstance(exc, ValueError) else None
+
+
+def unstructure(value: Any) -> Any:
+    """The parsed JSON of a value, as it travels."""
+    return converter.unstructure(value)

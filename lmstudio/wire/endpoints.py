@@ -1,0 +1,117 @@
+"""The table of endpoints: namespace, name, kind and what travels on it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from . import common, llm, system
+
+Kind = Literal["rpc", "channel"]
+
+
+@attrs.frozen
+class Endpoint:
+    """One row.
+
+    Attributes:
+        namespace: Also the path of the socket, such as ``"llm"``.
+        name: As it travels.
+        kind: ``"rpc"`` for one reply, ``"channel"`` for packets.
+        parameter: Class of the parameter, None when there must be none.
+        result: Type of the reply of an rpc, None when there is none.
+        repeatable: True for calls that only read: they may be sent once more when
+            the connection broke.
+        packets: Types of the packets that the server sends on a channel.
+        requests: Types of the packets that the client sends on a channel.
+
+    Source: docs/wire/endpoints.md.
+    """
+
+    namespace: str
+    name: str
+    kind: Kind
+    parameter: type | None = None
+    result: Any = None
+    repeatable: bool = False
+    packets: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+
+
+#: The packets of every prediction.
+PREDICTION_PACKETS = (
+    "promptProcessingProgress",
+    "fragment",
+    "toolCallGenerationStart",
+    "toolCallGenerationNameReceived",
+    "toolCallGenerationArgumentFragmentGenerated",
+    "toolCallGenerationEnd",
+    "toolCallGenerationFailed",
+    "success",
+)
+_LOAD_PACKETS = ("resolved", "progress", "success")
+_GET_OR_LOAD_PACKETS = (
+    "alreadyLoaded",
+    "startLoading",
+    "unloadingOtherJITModel",
+    "loadProgress",
+    "loadSuccess",
+)
+
+
+def _read(namespace: str, name: str, parameter: type | None, result: Any) -> Endpoint:
+    """A call that only reads."""
+    return Endpoint(namespace, name, "rpc", parameter, result, True)
+
+
+def _channel(
+    namespace: str, name: str, parameter: type, packets: tuple[str, ...]
+) -> Endpoint:
+    """A channel that can be cancelled."""
+    return Endpoint(
+        namespace,
+        name,
+        "channel",
+        parameter,
+        packets=packets,
+        requests=("cancel",),
+    )
+
+
+def _models(of: str) -> tuple[Endpoint, ...]:
+    """The rows that ``llm`` and ``embedding`` have in common."""
+    info, text = common.InstanceInfo, common.SpecifiedText
+    ask = common.GetModelInfo
+    return (
+        _channel(of, "loadModel", common.LoadModel, _LOAD_PACKETS),
+        _channel(of, "getOrLoad", common.GetOrLoad, _GET_OR_LOAD_PACKETS),
+        Endpoint(of, "unloadModel", "rpc", common.Unload),
+        _read(of, "listLoaded", None, list[common.InstanceInfo]),
+        _read(of, "getModelInfo", ask, info | None),
+        _read(of, "getLoadConfig", common.Specified, common.KVConfig),
+        _read(of, "getInstanceProcessingState", ask, llm.ProcessingState),
+        _read(of, "tokenize", text, common.Tokens),
+        _read(of, "countTokens", text, common.TokenCount),
+    )
+
+
+ENDPOINTS: dict[tuple[str, str], Endpoint] = {
+    (row.namespace, row.name): row
+    for row in (
+        *_models("llm"),
+        _channel("llm", "predict", llm.Predict, PREDICTION_PACKETS),
+        _channel("llm", "completeRawText", llm.CompleteRawText, PREDICTION_PACKETS),
+        _read("llm", "applyPromptTemplate", llm.ApplyTemplate, llm.Formatted),
+        _read("system", "listDownloadedModels", None, list[common.ModelInfo]),
+        _read("system", "version", None, system.Version),
+        _read("system", "info", None, system.SystemInfo),
+        Endpoint("system", "alive", "channel"),
+        Endpoint("system", "requestShutdown", "rpc"),
+    )
+}
+
+
+def endpoint(namespace: str, name: str) -> Endpoint:
+    """The row of an endpoint that this package calls itself."""
+    return ENDPOINTS[namespace, name]

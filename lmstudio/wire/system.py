@@ -1,0 +1,22 @@
+"""Models of the ``system`` namespace."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Version:
+    """Reply of ``version``: the application's version and build number."""
+
+    version: str
+    build: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class SystemInfo:
+    """Reply of ``info``: process id, whether it runs without a window, version."""
+
+    pid: int
+    is_daemon: bool
+    version: str
