@@ -1,0 +1,125 @@
+"""Where a server is, in any spelling."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+import attrs
+
+from .errors import LMStudioTypeError, LMStudioValueError, shown
+
+DEFAULT_PORT = 1234
+
+_TLS = {"http": False, "ws": False, "https": True, "wss": True}
+_RIGHT = (
+    "write host:port, http://host:port, ws://host:port, or the same with https or wss"
+)
+
+
+@attrs.frozen
+class Address:
+    """The address of a server.
+
+    Attributes:
+        host: Name or IP address, IPv6 without brackets.
+        port: 1 to 65535.
+        tls: Whether it speaks TLS.
+        prefix: Path before the namespaces, ``""`` or such as ``"/models"``.
+    """
+
+    host: str
+    port: int = DEFAULT_PORT
+    tls: bool = False
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``host``, ``host:port``, or a URL of http, https, ws or wss.
+
+        A port that is not given is 1234, or 443 with TLS.
+
+        Raises:
+            LMStudioValueError: The text is none of these.
+        """
+        if not isinstance(text, str):
+            raise LMStudioTypeError(f"a server address is text, not {shown(text)}")
+        spelled = text.strip()
+        if not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", spelled):
+            spelled = f"ws://{_bracketed(spelled)}"
+        try:
+            parts = urlsplit(spelled)
+            port = parts.port
+        except ValueError as exc:
+            raise LMStudioValueError(
+                f"{shown(text)} is no server address: {exc}; {_RIGHT}"
+            ) from None
+        problem = _problem(parts.scheme, parts.hostname, parts)
+        if problem is None and port == 0:
+            problem = "the port is 0"
+        if problem is not None:
+            raise LMStudioValueError(
+                f"{shown(text)} is no server address: {problem}; {_RIGHT}"
+            )
+        tls = _TLS[parts.scheme]
+        return cls(
+            parts.hostname or "",
+            port or (443 if tls else DEFAULT_PORT),
+            tls,
+            parts.path.rstrip("/"),
+        )
+
+    @property
+    def netloc(self) -> str:
+        """``host:port``, IPv6 hosts in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The base of the sockets, such as ``"ws://127.0.0.1:1234"``."""
+        return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
+
+    @property
+    def http_url(self) -> str:
+        """The same for plain HTTP requests."""
+        return f"{'https' if self.tls else 'http'}://{self.netloc}{self.prefix}"
+
+    def socket_url(self, namespace: str) -> str:
+        """The URL of a namespace's socket."""
+        return f"{self.url}/{namespace}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether no proxy can be meant for it: this machine, or a private network."""
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_private
+        except ValueError:
+            return "." not in self.host  # a bare name is a neighbour
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def _bracketed(text: str) -> str:
+    """A bare IPv6 address gets the brackets that URLs want."""
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return text
+    return f"[{text}]"
+
+
+def _problem(scheme: str, host: str | None, parts: object) -> str | None:
+    if scheme not in _TLS:
+        return f"the scheme {scheme!r} is unknown"
+    if not host or re.search(r"[\s,;]", host):
+        return "it has no host"
+    if getattr(parts, "query", "") or getattr(parts, "fragment", ""):
+        return "it has a query or a fragment"
+    if getattr(parts, "username", None) is not None:
+        return "it has a user name; a token goes into api_token"
+    return None

@@ -1,0 +1,349 @@
+"""The models of a server: on its disk, and in its memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .calls import call
+from .chat import checked_text
+from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
+from .loading import Load
+from .models import LLM
+from .options import load_stack
+from .session import Session
+from .wire.common import (
+    GetModelInfo,
+    GetOrLoad,
+    InstanceInfo,
+    LoadModel,
+    ModelInfo,
+    ModelQuery,
+    ModelSpecifier,
+    Unload,
+)
+
+log = logging.getLogger("lmstudio.catalog")
+
+#: Seconds of idleness after which a shared model is unloaded.
+SHARED_TTL = 3600.0
+#: Seconds that closing a client may spend on unloading its models.
+UNLOAD_TIME = 5.0
+
+
+class LLMs:
+    """The text models of a server: ``client.llm``."""
+
+    def __init__(
+        self, session: Session, timeout: float | None, call_time: float | None
+    ) -> None:
+        self._session = session
+        self._timeout = timeout
+        self._call_time = call_time
+        # Instances that this client loaded for itself. Guarded by the lock.
+        self._owned: dict[str, InstanceInfo] = {}
+        self._owning = threading.Lock()
+
+    def load(
+        self,
+        path: str,
+        *,
+        identifier: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        acceleration: Any = None,
+        preset: str | None = None,
+        no_hup: bool = False,
+        ttl: float | None = None,
+        on_progress: Callable[[float], object] | None = None,
+        verbose: bool = False,
+        signal: Any = None,
+        timeout: float | None = None,
+    ) -> LLM:
+        """Load a model into memory, always anew, and wait for it.
+
+        The model belongs to this client and is unloaded when the client closes, also
+        at the end of the program, unless `no_hup` or `ttl` is given.
+
+        Args:
+            path: A model key, or a path below the server's models folder:
+                ``publisher/repo`` or ``publisher/repo/file.gguf``.
+            identifier: A name to refer to it; the server makes one up otherwise.
+            config: Load options such as ``context_length``, in either spelling.
+            acceleration: ``{"offload": 0.5}``: the share of layers on the GPU.
+            preset: Preset for the predictions of the returned handle.
+            no_hup: Keep the model loaded after the client closes.
+            ttl: Seconds of idleness after which the server unloads it.
+            on_progress: Called with 0 to 1, in this thread.
+            verbose: Log the progress at the level INFO.
+            signal: A `Signal` or `threading.Event` that cancels the load.
+            timeout: Seconds for the whole load; None waits as long as it takes.
+
+        Raises:
+            LMStudioValueError: An argument is wrong; nothing was sent.
+            LMStudioModelNotFoundError: The server has no such model.
+            LMStudioModelLoadError: It could not be loaded, or the identifier is taken.
+            LMStudioCancelledError: The signal was set; nothing stays loaded.
+            LMStudioTimeoutError: The time is over; nothing stays loaded.
+            LMStudioWebsocketError: The server can't be reached, or was lost.
+        """
+        keeps = no_hup or ttl is not None
+        stack = load_stack(config, acceleration)
+        extensions = self._session.greeting().get("extensions")
+        can = extensions if isinstance(extensions, list) else []
+        parameter = LoadModel(
+            model_key=_name(path, "path"),
+            identifier=None if identifier is None else _name(identifier, "identifier"),
+            ttl_ms=_milliseconds(ttl),
+            load_config_stack=stack,
+            no_hup=keeps if "noHup" in can else None,
+            preset=preset if "loadPreset" in can else None,
+        )
+        if verbose:
+            on_progress = _logged(path, on_progress)
+        info = self._run("loadModel", parameter, on_progress, signal, timeout)
+        if not keeps:
+            with self._owning:
+                self._owned[info.instance_reference] = info
+        return self._handle(info, preset)
+
+    def load_new_instance(
+        self,
+        model_key: str,
+        instance_identifier: str | None = None,
+        *,
+        ttl: float | None = SHARED_TTL,
+        config: Mapping[str, Any] | None = None,
+        on_load_progress: Callable[[float], object] | None = None,
+    ) -> LLM:
+        """Load a model anew that outlives this client; see `load`.
+
+        Args:
+            ttl: Seconds of idleness after which the server unloads it.
+        """
+        return self.load(
+            model_key,
+            identifier=instance_identifier,
+            ttl=ttl,
+            no_hup=True,
+            config=config,
+            on_progress=on_load_progress,
+        )
+
+    def model(
+        self,
+        model_key: str | None = None,
+        /,
+        *,
+        ttl: float | None = SHARED_TTL,
+        config: Mapping[str, Any] | None = None,
+        on_load_progress: Callable[[float], object] | None = None,
+        timeout: float | None = None,
+    ) -> LLM:
+        """A loaded model of that name, loaded now if there is none.
+
+        It is shared with other clients and outlives this one.
+
+        Args:
+            model_key: An identifier or a model key; None takes any loaded model.
+            ttl: Seconds of idleness after which the server unloads it, if this call
+                loads it.
+            config: Load options, if this call loads it.
+            on_load_progress: Called with 0 to 1, in this thread.
+            timeout: Seconds for the load.
+
+        Raises:
+            LMStudioModelNotFoundError: There is no such model, or none is loaded.
+            LMStudioModelLoadError: It could not be loaded.
+        """
+        if model_key is None:
+            specifier = ModelSpecifier(query=ModelQuery())
+            ask = GetModelInfo(specifier=specifier, throw_if_not_found=True)
+            return self._handle(self._call("getModelInfo", ask), None)
+        parameter = GetOrLoad(
+            identifier=_name(model_key, "model key"),
+            load_ttl_ms=_milliseconds(ttl),
+            load_config_stack=load_stack(config, None),
+        )
+        info = self._run("getOrLoad", parameter, on_load_progress, None, timeout)
+        return self._handle(info, None)
+
+    def get(
+        self,
+        query: str | Mapping[str, Any] | None = None,
+        /,
+        *,
+        identifier: str | None = None,
+        path: str | None = None,
+    ) -> LLM:
+        """A handle of a loaded model, without asking the server.
+
+        The model behind it may change: each call looks for a loaded model that fits.
+
+        Args:
+            query: The identifier, or a mapping with ``identifier`` or ``path``;
+                ``{}`` or nothing is any loaded model.
+            identifier: The name that it was loaded under.
+            path: ``publisher/repo`` for any file of it, or the path of one file.
+        """
+        named: dict[str, Any] = {"identifier": identifier, "path": path}
+        if isinstance(query, str):
+            query = {"identifier": query}
+        if query is not None and not isinstance(query, Mapping):
+            raise LMStudioTypeError(
+                f"get takes an identifier or a mapping, not {shown(query)}"
+            )
+        for name, value in (query or {}).items():
+            if name not in named:
+                raise LMStudioValueError(
+                    f"unknown field {name!r} in a query; known are identifier and path"
+                )
+            if named[name] is not None:
+                raise LMStudioValueError(f"{name} is given twice")
+            named[name] = value
+        checked = {k: v if v is None else _name(v, k) for k, v in named.items()}
+        wanted = ModelQuery(identifier=checked["identifier"], path=checked["path"])
+        return self._make(wanted, None, None)
+
+    def list_loaded(self) -> list[LLM]:
+        """Handles of all loaded models, in the order that the server lists them."""
+        infos: list[InstanceInfo] = self._call("listLoaded", None)
+        return [self._handle(info, None) for info in infos]
+
+    def list_downloaded(self) -> list[ModelInfo]:
+        """The text models on the server's disk."""
+        return list_downloaded(self._session, "llm", self._call_time)
+
+    def unload(self, identifier: str) -> None:
+        """Free the memory of a model.
+
+        Raises:
+            LMStudioModelNotFoundError: No loaded model has that identifier.
+        """
+        self._call("unloadModel", Unload(identifier=_name(identifier, "identifier")))
+
+    def close(self) -> None:
+        """Unload what this client loaded for itself. Never raises."""
+        with self._owning:
+            owned, self._owned = list(self._owned.values()), {}
+        for info in owned:
+            try:
+                self._release(info)
+            except LMStudioError as exc:
+                log.debug("could not unload %s: %s", info.identifier, exc)
+                return  # the connection is gone, so the others fail as well
+
+    def _release(self, info: InstanceInfo) -> None:
+        # By its reference: another model may have taken the identifier since.
+        specifier = ModelSpecifier(
+            type="instanceReference", instance_reference=info.instance_reference
+        )
+        ask = GetModelInfo(specifier=specifier, throw_if_not_found=False)
+        try:
+            found = self._call("getModelInfo", ask, UNLOAD_TIME)
+        except LookupError:
+            return
+        if found is not None:
+            unload = Unload(identifier=found.identifier)
+            self._call("unloadModel", unload, UNLOAD_TIME)
+
+    def _run(
+        self,
+        name: str,
+        parameter: Any,
+        on_progress: Callable[[float], object] | None,
+        signal: Any,
+        timeout: float | None,
+    ) -> InstanceInfo:
+        return Load(
+            self._session,
+            "llm",
+            name,
+            parameter,
+            on_progress=on_progress,
+            signal=signal,
+            timeout=timeout,
+        ).run()
+
+    def _call(self, name: str, parameter: Any, timeout: float | None = None) -> Any:
+        limit = self._call_time if timeout is None else timeout
+        return call(self._session, "llm", name, parameter, timeout=limit)
+
+    def _handle(self, info: InstanceInfo, preset: str | None) -> LLM:
+        return self._make(ModelQuery(identifier=info.identifier), info, preset)
+
+    def _make(
+        self, query: ModelQuery, info: InstanceInfo | None, preset: str | None
+    ) -> LLM:
+        return LLM(
+            self._session,
+            query,
+            info=info,
+            preset=preset,
+            timeout=self._timeout,
+            call_time=self._call_time,
+        )
+
+
+class System:
+    """The server as a whole: ``client.system``."""
+
+    def __init__(self, session: Session, call_time: float | None) -> None:
+        self._session = session
+        self._call_time = call_time
+
+    def list_downloaded_models(self, domain: str | None = None) -> list[ModelInfo]:
+        """The models on the server's disk.
+
+        Args:
+            domain: ``"llm"`` or ``"embedding"``; None lists all.
+        """
+        return list_downloaded(self._session, domain, self._call_time)
+
+    def get_version(self) -> str:
+        """The version of the server's application."""
+        reply = call(self._session, "system", "version", timeout=self._call_time)
+        version: str = reply.version
+        return version
+
+
+def list_downloaded(
+    session: Session, domain: str | None, call_time: float | None
+) -> list[ModelInfo]:
+    """The models on the server's disk, of one kind or of all."""
+    infos: list[ModelInfo] = call(
+        session, "system", "listDownloadedModels", timeout=call_time
+    )
+    return [info for info in infos if domain is None or info.type == domain]
+
+
+def _name(given: object, what: str) -> str:
+    """A name as the protocol allows it: 1 to 1024 characters, none of them control."""
+    text = checked_text(given, what)
+    if not 0 < len(text) <= 1024 or any(ord(c) < 32 for c in text):
+        raise LMStudioValueError(
+            f"{what} must be 1 to 1024 characters without control characters,"
+            f" not {shown(text)}"
+        )
+    return text
+
+
+def _milliseconds(ttl: object) -> int | None:
+    if ttl is None:
+        return None
+    is_number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+    if not is_number or not 0.001 <= ttl < 1e10:  # type: ignore[operator]
+        raise LMStudioValueError(f"ttl must be seconds of at least 0.001, not {ttl!r}")
+    return int(ttl * 1000)  # type: ignore[operator]
+
+
+def _logged(
+    path: str, on_progress: Callable[[float], object] | None
+) -> Callable[[float], object]:
+    def report(progress: float) -> None:
+        log.info("loading %s: %.0f %%", path, progress * 100)
+        if on_progress is not None:
+            on_progress(progress)
+
+    return report

@@ -1,0 +1,174 @@
+"""Conversation histories in all the forms that users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .wire.checks import encodable
+from .wire.llm import History, Message, Part, ToolCallRequest
+
+ROLES = ("system", "user", "assistant", "tool")
+
+#: A text, messages as ``{"role", "content"}`` or ``(role, content)``, or
+#: ``{"messages": [...]}``.
+HistoryLike = str | Mapping[str, Any] | Iterable[Any]
+
+_RIGHT = (
+    'write a text, or a list of {"role": "user", "content": "..."} or ("user", "...")'
+)
+
+
+def text_part(text: str) -> Part:
+    """A part that is just text."""
+    return Part(type="text", text=text)
+
+
+def user_message(text: str) -> Message:
+    """A message of the user that is just text."""
+    return Message(role="user", content=[text_part(text)])
+
+
+def checked_text(text: object, where: str) -> str:
+    """A text that can be sent.
+
+    Raises:
+        LMStudioTypeError: It is no `str`.
+        LMStudioValueError: It holds half of a surrogate pair.
+    """
+    if not isinstance(text, str):
+        raise LMStudioTypeError(f"{where} must be text, not {shown(text)}")
+    if not encodable(text):
+        raise LMStudioValueError(
+            f"{where} holds a lone surrogate, which no encoding has: {shown(text)}"
+        )
+    return str(text)
+
+
+def to_history(given: HistoryLike) -> History:
+    """The history that a user means.
+
+    Args:
+        given: One text is a message of the user. A list is taken message by message:
+            mappings with ``role`` and ``content``, pairs, or texts of the user.
+            ``content`` is a text or a list of parts as OpenAI writes them or as they
+            travel. A mapping with ``messages`` is the same as its list.
+
+    Raises:
+        LMStudioValueError: Something in it is none of these; the error says where.
+    """
+    if isinstance(given, History):
+        return given
+    if isinstance(given, str):
+        return History(messages=[user_message(checked_text(given, "the message"))])
+    if isinstance(given, Mapping):
+        if "messages" not in given:
+            raise LMStudioValueError(
+                f"a history can't be read from {shown(given)}; {_RIGHT}"
+            )
+        given = given["messages"]
+    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+        raise LMStudioTypeError(
+            f"a history can't be read from {shown(given)}; {_RIGHT}"
+        )
+    messages = [_message(item, f"message {n}") for n, item in enumerate(given)]
+    if not messages:
+        raise LMStudioValueError(f"the history has no messages; {_RIGHT}")
+    return History(messages=messages)
+
+
+def _message(item: Any, where: str) -> Message:
+    if isinstance(item, Message):
+        return item
+    if isinstance(item, str):
+        return user_message(checked_text(item, where))
+    if isinstance(item, Mapping):
+        role, content = item.get("role"), item.get("content")
+        if "role" not in item or ("content" not in item and "tool_calls" not in item):
+            raise LMStudioValueError(
+                f"{where} needs a role and a content, not {shown(item)}; {_RIGHT}"
+            )
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        role, content = item
+        item = {}
+    else:
+        raise LMStudioTypeError(f"{where} can't be read from {shown(item)}; {_RIGHT}")
+    if role == "developer":  # OpenAI's newer word
+        role = "system"
+    if role not in ROLES:
+        raise LMStudioValueError(
+            f"the role of {where} must be one of {', '.join(ROLES)}, not {shown(role)}"
+        )
+    if role == "tool":
+        return Message(role=role, content=_tool_results(item, content, where))
+    parts = _parts(content, where)
+    parts += [_tool_call(c, where) for c in item.get("tool_calls") or ()]
+    return Message(role=role, content=parts)
+
+
+def _parts(content: Any, where: str) -> list[Part]:
+    if content is None:
+        return [text_part("")]
+    if isinstance(content, str):
+        return [text_part(checked_text(content, f"the content of {where}"))]
+    if isinstance(content, Mapping):
+        content = [content]
+    if isinstance(content, (bytes, bytearray)) or not isinstance(content, Iterable):
+        raise LMStudioTypeError(
+            f"the content of {where} must be text or a list of parts,"
+            f" not {shown(content)}"
+        )
+    return [_part(item, f"part {n} of {where}") for n, item in enumerate(content)]
+
+
+def _part(item: Any, where: str) -> Part:
+    if isinstance(item, Part):
+        return item
+    if isinstance(item, str):
+        return text_part(checked_text(item, where))
+    kind = item.get("type") if isinstance(item, Mapping) else None
+    if kind == "text":
+        return text_part(checked_text(item.get("text"), f"the text of {where}"))
+    if kind in ("file", "toolCallRequest", "toolCallResult"):
+        from .calls import structure  # needs the converter, which few messages do
+
+        part: Part = structure(item, Part, where)
+        return part
+    raise LMStudioValueError(
+        f'{where} must be a text or {{"type": "text", "text": "..."}},'
+        f" not {shown(item)}"
+    )
+
+
+def _tool_call(item: Any, where: str) -> Part:
+    """A tool call as OpenAI writes it."""
+    function = item.get("function") if isinstance(item, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise LMStudioValueError(
+            f'a tool call of {where} needs {{"function": {{"name": ...}}}},'
+            f" not {shown(item)}"
+        )
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        import json
+
+        try:
+            arguments = json.loads(arguments or "{}")
+        except ValueError as exc:
+            raise LMStudioValueError(
+                f"the arguments of a tool call of {where} are no JSON: {exc}"
+            ) from None
+    request = ToolCallRequest(
+        name=function["name"], arguments=arguments, id=item.get("id")
+    )
+    return Part(type="toolCallRequest", tool_call_request=request)
+
+
+def _tool_results(item: Mapping[str, Any], content: Any, where: str) -> list[Part]:
+    """The results of a tool message: as they travel, or one as OpenAI writes it."""
+    if not isinstance(content, str):
+        return _parts(content, where)
+    text = checked_text(content, f"the content of {where}")
+    call = item.get("tool_call_id")
+    return [Part(type="toolCallResult", content=text, tool_call_id=call)]

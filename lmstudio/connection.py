@@ -1,0 +1,276 @@
+"""One socket, its reader thread, and the mailboxes of its open requests."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .address import Address
+from .errors import (
+    LMStudioAuthenticationError,
+    LMStudioConnectionError,
+    LMStudioValueError,
+    LMStudioWebsocketError,
+)
+from .mailbox import Mailbox
+from .protocol.client import (
+    ClientProtocol,
+    End,
+    Kind,
+    Message,
+    auth_packet,
+    auth_refusal,
+)
+from .transport import Transport, TransportEnded, explain, failure_kind
+from .worker import Worker
+
+log = logging.getLogger("lmstudio.connection")
+
+#: Seconds of silence after which the server is pinged.
+PING_AFTER = 10.0
+#: Seconds of silence after which it counts as dead.
+DEAD_AFTER = 25.0
+
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # unknown to typeshed
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":")
+).encode
+
+
+class Connection:
+    """A connection to one namespace of the server, usable from any thread."""
+
+    def __init__(
+        self, transport: Transport, address: Address, namespace: str, worker: Worker
+    ) -> None:
+        self.address = address
+        self.namespace = namespace
+        self._transport = transport
+        self._worker = worker
+        self._protocol = ClientProtocol()
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._ended: str | None = None  # the reason, once there is one
+        # Guards the three attributes above. Never held across a send or a wait:
+        # the reader takes it, and a reader stuck behind a sender stops reading.
+        self._state = threading.Lock()
+        self._reader = threading.Thread(
+            target=self._read, name=f"lmstudio-{namespace}", daemon=True
+        )
+
+    @classmethod
+    def open_to(
+        cls,
+        address: Address,
+        namespace: str,
+        *,
+        identifier: str,
+        passkey: str,
+        worker: Worker,
+        timeout: float,
+    ) -> Connection:
+        """Connect, authenticate and start the reader.
+
+        Args:
+            timeout: Seconds for each step.
+
+        Raises:
+            LMStudioConnectionError: Nobody could be reached; the error names the kind
+                of failure, and the caller may look closer.
+            LMStudioAuthenticationError: The server refused the credentials.
+        """
+        try:
+            transport = Transport.connect(address, namespace, timeout)
+        except Exception as exc:
+            raise LMStudioConnectionError(
+                address.url, failure_kind(exc), explain(exc), ""
+            ) from exc
+        try:
+            transport.send(_encode(auth_packet(identifier, passkey)).encode())
+            reply = json.loads(transport.read()[0])
+        except (TransportEnded, ValueError) as exc:
+            transport.dispose()
+            raise LMStudioConnectionError(
+                address.url, "not-lmstudio", f"no reply to authentication: {exc}", ""
+            ) from exc
+        except BaseException:
+            transport.dispose()
+            raise
+        refusal = auth_refusal(reply)
+        if refusal is not None:
+            transport.dispose()
+            raise LMStudioAuthenticationError("authentication", refusal)
+        connection = cls(transport, address, namespace, worker)
+        connection._start()
+        return connection
+
+    def _start(self) -> None:
+        def answer(data: bytes) -> None:
+            self._worker.soon(lambda: self._transport.pong(data))
+
+        self._transport.ready(answer)
+        self._worker.start()
+        self._worker.at(time.monotonic() + PING_AFTER, self._check_life)
+        self._reader.start()
+        log.info("connected to %s", self.address.socket_url(self.namespace))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether requests can still be sent."""
+        return self._ended is None
+
+    def open(self, kind: Kind, endpoint: str, parameter: Any, mailbox: Mailbox) -> int:
+        """Send a request; returns its number. Replies go to the mailbox.
+
+        Raises:
+            LMStudioWebsocketError: The connection is over; nothing was sent.
+        """
+        with self._state:
+            if self._ended is not None:
+                raise LMStudioWebsocketError(self.address.url, self._ended)
+            number, message = self._protocol.open(kind, endpoint, parameter)
+            self._mailboxes[number] = mailbox
+        try:
+            self._send(message)
+        except BaseException:
+            self.forget(number)
+            raise
+        return number
+
+    def send_packet(self, number: int, body: Any) -> None:
+        """Send a packet on an open channel; nothing once the channel has ended.
+
+        Raises:
+            LMStudioWebsocketError: The connection is over.
+        """
+        with self._state:
+            message = self._protocol.packet(number, body)
+        if message is not None:
+            self._send(message)
+
+    def forget(self, number: int) -> None:
+        """Expect nothing more for a request; what still comes is dropped."""
+        with self._state:
+            self._protocol.forget(number)
+            self._mailboxes.pop(number, None)
+
+    def abandon(self, number: int) -> None:
+        """Ask the server to stop a channel that nobody holds any more. Never raises."""
+        try:
+            self.send_packet(number, {"type": "cancel"})
+        except LMStudioWebsocketError:
+            pass  # then the server has stopped it already
+        self.forget(number)
+
+    def close(self, reason: str = "the client was closed") -> None:
+        """Shut the socket, release all who wait, and wait for the reader.
+
+        Safe to repeat, and from any thread.
+        """
+        with self._state:
+            self._ended = self._ended or reason
+        self._transport.close()
+        if threading.current_thread() is not self._reader:
+            self._reader.join()
+
+    def forsake(self) -> None:
+        """Leave the connection to the parent process, in a child after a fork.
+
+        The threads and whoever held the locks did not come along, so no lock of old
+        is taken, and the socket is freed without a word to the server.
+        """
+        self._state = threading.Lock()
+        self._ended = reason = "the process was forked; make a new request"
+        self._transport.forsake()
+        waiting, self._mailboxes = self._mailboxes, {}
+        for mailbox in waiting.values():
+            mailbox.put([End("lost", reason)])
+
+    def _send(self, message: Message) -> None:
+        try:
+            payload = _encode(message).encode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise LMStudioValueError(
+                f"the parameter of a call has no JSON form: {exc}"
+            ) from None
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s <- %.200r", self.namespace, payload)
+        try:
+            self._transport.send(payload)
+        except TransportEnded as exc:
+            reason = self._ended or str(exc)
+            raise LMStudioWebsocketError(self.address.url, reason) from exc
+
+    def _read(self) -> None:
+        """Route messages until the socket ends. Body of the reader thread."""
+        read, route = self._transport.read, self._route
+        reason = "the connection ended"
+        try:
+            while True:
+                payloads = read()
+                try:
+                    # Several times quicker than json.loads on small messages.
+                    messages = [_scan(p.decode(), 0)[0] for p in payloads]
+                except (ValueError, StopIteration):
+                    messages = [json.loads(p) for p in payloads]
+                route(messages)
+        except TransportEnded as exc:
+            reason = str(exc)
+        except ValueError as exc:
+            reason = f"the server sent a frame that is no JSON: {exc}"
+        except Exception as exc:  # whatever it was, those who wait must hear of it
+            reason = f"{type(exc).__name__}: {exc}"
+            log.exception("the reader of %s failed", self.namespace)
+        self._finish(reason)
+
+    def _route(self, messages: list[Any]) -> None:
+        with self._state:
+            received = self._protocol.receive(messages)
+            mailboxes = self._mailboxes
+            batches = [(mailboxes[n], batch) for n, batch in received.batches.items()]
+            for number in received.ended:
+                del mailboxes[number]
+        for mailbox, batch in batches:
+            mailbox.put(batch)
+        if received.strays:  # outside the lock: logging calls handlers
+            for stray in received.strays:
+                log.debug("stray: %.200r", stray)
+        for text in received.complaints:
+            self._worker.soon(_complain(self.namespace, text))
+
+    def _finish(self, reason: str) -> None:
+        with self._state:
+            self._ended = self._ended or reason
+            reason = self._ended
+            waiting, self._mailboxes = self._mailboxes, {}
+            lost = self._protocol.end(reason)
+        for number, end in lost.items():
+            mailbox = waiting.get(number)
+            if mailbox is not None:
+                mailbox.put([end])
+        self._transport.dispose()
+        log.info("connection %s ended: %s", self.namespace, reason)
+
+    def _check_life(self) -> None:
+        """Ping a silent server, and give a dead one up. Runs on the worker."""
+        if self._ended is not None:
+            return
+        now = time.monotonic()
+        silent = now - self._transport.heard
+        if silent >= DEAD_AFTER:
+            with self._state:
+                self._ended = self._ended or f"no sign of life for {silent:.0f} s"
+            self._transport.close()
+            return
+        if silent >= PING_AFTER:
+            self._transport.ping()
+        next_look = max(self._transport.heard + PING_AFTER, now + PING_AFTER / 4)
+        self._worker.at(next_look, self._check_life)
+
+
+def _complain(namespace: str, text: str) -> Callable[[], None]:
+    # On the worker, because log handlers are foreign code.
+    return lambda: log.warning("the server complains on %s: %.500s", namespace, text)

@@ -1,0 +1,74 @@
+"""The shared default client, and the module-level shortcuts that use it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from .catalog import SHARED_TTL
+from .client import LMStudioClient
+from .errors import LMStudioRuntimeError
+from .models import LLM
+from .wire.common import ModelInfo
+
+_client: LMStudioClient | None = None
+_making = threading.Lock()  # guards the shared client
+
+
+def get_default_client() -> LMStudioClient:
+    """The client that the module-level functions share, made at first use."""
+    global _client
+    with _making:
+        if _client is None:
+            _client = LMStudioClient()
+        return _client
+
+
+def configure_default_client(
+    api_host: str | None = None, api_token: str | None = None
+) -> None:
+    """Say which server the module-level functions talk to.
+
+    Raises:
+        LMStudioRuntimeError: The shared client is already in use.
+    """
+    global _client
+    with _making:
+        if _client is not None:
+            raise LMStudioRuntimeError(
+                "the default client is already in use; configure it before the first"
+                " call, or make a client of your own"
+            )
+        _client = LMStudioClient(api_host, api_token=api_token)
+
+
+def llm(
+    model_key: str | None = None,
+    /,
+    *,
+    ttl: float | None = SHARED_TTL,
+    config: Mapping[str, Any] | None = None,
+) -> LLM:
+    """A text model of the default client; see `LLMs.model`."""
+    return get_default_client().llm.model(model_key, ttl=ttl, config=config)
+
+
+def list_loaded_models() -> list[LLM]:
+    """Handles of the loaded models of the default client."""
+    return get_default_client().llm.list_loaded()
+
+
+def list_downloaded_models(domain: str | None = None) -> list[ModelInfo]:
+    """The models on the disk of the default client's server."""
+    return get_default_client().system.list_downloaded_models(domain)
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,227 @@
+"""Finds a running server on this machine, and says why one can't be reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import time
+from pathlib import Path
+
+from .address import DEFAULT_PORT, Address
+from .errors import LMStudioConnectionError
+
+#: Where the application listens whether or not its server was started.
+#: Source: docs/wire/connection.md.
+LOCAL_PORTS = (41343, 52993, 16141, 39414, 22931)
+#: Seconds that a probe may take; on some systems closed ports don't refuse.
+PROBE_TIME = 0.6
+#: Bytes of a greeting that are read at most.
+GREETING_SIZE = 65536
+
+START = (
+    "Start one with `lms server start` (`pip install 'lmstudio[server]'` brings it),"
+    " or start LM Studio"
+)
+
+
+def candidates() -> list[Address]:
+    """Local addresses to try, the likeliest first: info file, 1234, the five ports."""
+    ports = [port for port in (_port_in_info_file(),) if port]
+    return [
+        Address("127.0.0.1", port)
+        for port in dict.fromkeys((*ports, DEFAULT_PORT, *LOCAL_PORTS))
+    ]
+
+
+def find_local() -> Address:
+    """The address of a server on this machine.
+
+    Raises:
+        LMStudioConnectionError: None answers; the error names the ports.
+    """
+    tried = candidates()
+    found = probe(tried)
+    for address in tried:
+        if address in found:
+            return address
+    ports = ", ".join(str(address.port) for address in tried)
+    raise LMStudioConnectionError(
+        tried[0].url,
+        "refused",
+        f"nothing on 127.0.0.1 answers as LM Studio (ports tried: {ports})",
+        f"{START}, or name the server: LMStudioClient('host:port')",
+    )
+
+
+def home() -> Path:
+    """The folder of LM Studio: ``LMSTUDIO_HOME``, the pointer file, or the usual one.
+
+    Source: docs/wire/connection.md.
+    """
+    named = os.environ.get("LMSTUDIO_HOME")
+    if named:
+        return Path(named).expanduser()
+    user = Path.home()
+    try:
+        pointed = (user / ".lmstudio-home-pointer").read_text("utf-8").split("\n")[0]
+        if pointed.strip():
+            return Path(pointed.strip())
+    except (OSError, ValueError):
+        pass
+    old = user / ".cache" / "lm-studio"
+    return old if old.is_dir() else user / ".lmstudio"
+
+
+def _port_in_info_file() -> int | None:
+    """The port in ``.internal/http-server.json``: a hint, so any trouble is none."""
+    path = os.environ.get("LMS_API_SERVER_INFO_PATH")
+    file = Path(path) if path else home() / ".internal" / "http-server.json"
+    try:
+        port = json.loads(file.read_text("utf-8"))["port"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return port if type(port) is int and 0 < port < 65536 else None
+
+
+def probe(
+    addresses: list[Address], limit: float = PROBE_TIME
+) -> dict[Address, dict[str, object]]:
+    """Ask plain HTTP servers for their greeting, all at once, on this thread.
+
+    Args:
+        limit: Seconds in all.
+
+    Returns:
+        The greetings of those that are LM Studio servers.
+    """
+    found: dict[Address, dict[str, object]] = {}
+    deadline = time.monotonic() + limit
+    with selectors.DefaultSelector() as selector:
+        for address in addresses:
+            _start_probe(selector, address)
+        try:
+            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    greeting = _step(selector, key)
+                    if greeting is not None:
+                        found[key.data[0]] = greeting
+                        if key.data[0] == addresses[0]:
+                            return found  # nothing can come before it
+        finally:
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+    return found
+
+
+def greet(address: Address, limit: float = 2.0) -> dict[str, object]:
+    """The greeting of one server, ``{}`` when it gives none in time.
+
+    Args:
+        limit: Seconds in all.
+    """
+    from http import client  # only those who load models need it
+
+    kind = client.HTTPSConnection if address.tls else client.HTTPConnection
+    http = kind(address.host, address.port, timeout=limit)
+    try:
+        http.request("GET", f"{address.prefix}/lmstudio-greeting")
+        greeting = json.loads(http.getresponse().read(GREETING_SIZE))
+    except (OSError, ValueError, client.HTTPException):
+        return {}
+    finally:
+        http.close()
+    return greeting if isinstance(greeting, dict) else {}
+
+
+def _start_probe(selector: selectors.BaseSelector, address: Address) -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.connect_ex((address.host, address.port))
+    selector.register(sock, selectors.EVENT_WRITE, (address, bytearray()))
+
+
+def _step(
+    selector: selectors.BaseSelector, key: selectors.SelectorKey
+) -> dict[str, object] | None:
+    """Go on with one probe; returns the greeting when it is complete."""
+    sock: socket.socket = key.fileobj  # type: ignore[assignment]
+    address, heard = key.data
+    try:
+        if key.events == selectors.EVENT_WRITE:
+            sock.send(_request(address))
+            selector.modify(sock, selectors.EVENT_READ, key.data)
+            return None
+        data = sock.recv(4096)
+        heard += data
+        if data and len(heard) < GREETING_SIZE and read_greeting(heard) is None:
+            return None
+    except OSError:
+        pass  # refused, reset: not a server
+    selector.unregister(sock)
+    sock.close()
+    return read_greeting(heard)
+
+
+def _request(address: Address) -> bytes:
+    return (
+        f"GET {address.prefix}/lmstudio-greeting HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        "Accept: application/json\r\nConnection: close\r\n\r\n"
+    ).encode("latin-1", "replace")
+
+
+def read_greeting(response: bytes) -> dict[str, object] | None:
+    """The greeting in an HTTP response, None while it is incomplete or another's."""
+    head, separator, body = bytes(response).partition(b"\r\n\r\n")
+    if not separator or b" 200" not in head.split(b"\r\n")[0]:
+        return None
+    start, end = body.find(b"{"), body.rfind(b"}")
+    try:
+        greeting = json.loads(body[start : end + 1])
+    except ValueError:
+        return None
+    is_ours = isinstance(greeting, dict) and greeting.get("lmstudio") is True
+    return greeting if is_ours else None
+
+
+#: Kind of failure -> what happened, and one next step. ``{0}`` is the address.
+DIAGNOSES = {
+    "refused": ("the connection was refused", START),
+    "timeout": (
+        "no answer in time",
+        "Check the host and the port, and that a firewall lets them through",
+    ),
+    "name": ("the host name is unknown", "Check its spelling, or use an IP address"),
+    "unreachable": (
+        "the host can't be reached",
+        "Check the address; inside a container the host is often"
+        " host.docker.internal, and the server must listen there:"
+        " `lms server start --bind 0.0.0.0`",
+    ),
+    "tls": (
+        "the TLS handshake failed",
+        "Use http:// or ws:// when the server does not speak TLS,"
+        " and check its certificate otherwise",
+    ),
+    "proxy": (
+        "the proxy refused the connection",
+        "Name the host in NO_PROXY, or correct the proxy variables",
+    ),
+    "status": (
+        "something answers there, but it is not an LM Studio server",
+        f"Check the port. {START}",
+    ),
+    "not-lmstudio": (
+        "something answers there, but it is not an LM Studio server",
+        f"Check the port. {START}",
+    ),
+}
+
+
+def diagnosed(error: LMStudioConnectionError) -> LMStudioConnectionError:
+    """The error of a failed connection, with what helps against it."""
+    reason, hint = DIAGNOSES.get(error.problem, (error.reason, START))
+    detail = f" ({error.reason})" if error.reason not in reason else ""
+    kind = "not-lmstudio" if error.problem == "status" else error.problem
+    return LMStudioConnectionError(error.address, kind, reason + detail, hint)

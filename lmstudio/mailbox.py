@@ -1,0 +1,55 @@
+"""The queue of one request, and the one place where anybody waits for the server."""
+
+from __future__ import annotations
+
+import time
+from queue import Empty, SimpleQueue
+
+from .protocol.client import Batch
+
+#: Seconds after which a waiting thread looks up, so that Ctrl-C works on systems
+#: where waiting for a lock can't be interrupted.
+SLICE = 0.5
+
+
+class Mailbox:
+    """What one request got, handed from the reader's thread to whoever waits.
+
+    Attributes:
+        heard: `time.monotonic` of the last delivery, or of the creation.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Batch] = SimpleQueue()
+        self.heard = time.monotonic()
+
+    def put(self, batch: Batch) -> None:
+        """Deliver packets in order; the last one ever is an `End`."""
+        self.heard = time.monotonic()
+        self._queue.put(batch)
+
+    def get(self, timeout: float | None = None) -> Batch | None:
+        """Wait for the next batch.
+
+        Args:
+            timeout: Seconds; None waits for ever, 0 takes what is there.
+
+        Returns:
+            The batch, or None when the time is over.
+        """
+        if timeout is not None and timeout <= 0:
+            try:
+                return self._queue.get_nowait()
+            except Empty:
+                return None
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = SLICE
+            if deadline is not None:
+                left = min(SLICE, deadline - time.monotonic())
+                if left <= 0:
+                    return None
+            try:
+                return self._queue.get(timeout=left)
+            except Empty:
+                continue

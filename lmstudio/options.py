@@ -1,0 +1,247 @@
+"""From what users pass to the settings that travel: one place for all spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .structured import Parse, to_setting
+from .wire.common import KVConfig, KVField, KVLayer, KVStack
+from .wire.config import EMBEDDING_LOAD, LOAD, PREDICTION, Table
+
+#: Explicit placement or context: the server must not choose by itself then.
+#: Source: docs/wire/config.md.
+_PLACEMENT = (
+    "llm.load.contextLength",
+    "llm.load.llama.acceleration.offloadRatio",
+    "llm.load.numCpuExpertLayersRatio",
+    "load.gpuSplitConfig",
+    "load.gpuStrictVramCap",
+)
+_AUTO_FIT = ("llm.load.llama.autoFit", "llm.load.mlx.autoFit", "llm.load.yuzu.autoFit")
+
+#: How `complete` asks for raw text: every message's content, nothing between.
+#: Source: docs/wire/predict.md.
+_VERBATIM = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+_GPU = {
+    "ratio": "ratio",
+    "mainGpu": "main_gpu",
+    "splitStrategy": "split_strategy",
+    "disabledGpus": "disabled_gpus",
+    "numCpuExpertLayersRatio": "num_cpu_expert_layers_ratio",
+}
+
+
+def merged(
+    config: Mapping[str, Any] | None, options: Mapping[str, Any], what: str
+) -> dict[str, Any]:
+    """Options from ``config={}`` and from keywords together.
+
+    Raises:
+        LMStudioValueError: The config is no mapping, or one name is in both.
+    """
+    if config is None:
+        return dict(options)
+    if not isinstance(config, Mapping):
+        raise LMStudioTypeError(
+            f"config must be a mapping of {what} options, not {shown(config)}"
+        )
+    twice = sorted(set(config) & set(options))
+    if twice:
+        raise LMStudioValueError(
+            f"{what} option {twice[0]} is given twice, in config and as a keyword"
+        )
+    return {**config, **options}
+
+
+def _layer(name: str, fields: list[KVField]) -> KVLayer:
+    return KVLayer(layer_name=name, config=KVConfig(fields=fields))
+
+
+def load_stack(
+    config: Mapping[str, Any] | None, acceleration: Any, *, embedding: bool = False
+) -> KVStack:
+    """The settings of a load.
+
+    Args:
+        config: Load options in either spelling; ``gpu`` may be a ratio or a mapping.
+        acceleration: ``{"offload": ratio}`` as the README of the alpha has it.
+
+    Raises:
+        LMStudioValueError: An unknown option, or a wrong value.
+    """
+    options = merged(config, {}, "load")
+    gpu = _gpu(options.pop("gpu", None), "gpu")
+    gpu.update(_gpu(options.pop("acceleration", acceleration), "acceleration"))
+    offload = _gpu(options.pop("gpuOffload", options.pop("gpu_offload", None)), "gpu")
+    table: Table = EMBEDDING_LOAD if embedding else LOAD
+    fields = table.encode({**options, **gpu, **offload})
+    keys = {field.key for field in fields}
+    if not embedding and keys & set(_PLACEMENT) and _AUTO_FIT[0] not in keys:
+        fields += [KVField(key=key, value=False) for key in _AUTO_FIT]
+    return KVStack(layers=[_layer("apiOverride", fields)])
+
+
+def _gpu(given: Any, name: str) -> dict[str, Any]:
+    """The settings behind ``gpu`` and ``acceleration``.
+
+    Source: docs/wire/config.md.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) and set(given) == {"acceleration"}:
+        given = given["acceleration"]  # the README nests it once
+    if isinstance(given, Mapping) and set(given) <= {"offload"}:
+        given = given.get("offload")
+    if not isinstance(given, Mapping):
+        return {} if given in (None, "auto") else {"gpu_ratio": given}
+    parts: dict[str, Any] = {}
+    for key, value in given.items():
+        known = _GPU.get(str(key), str(key))
+        if known not in _GPU.values():
+            raise LMStudioValueError(
+                f"unknown {name} option {key!r}; known are {', '.join(_GPU.values())}"
+            )
+        if value is not None:
+            parts[known] = value
+    made: dict[str, Any] = {}
+    if "ratio" in parts and parts["ratio"] != "auto":
+        made["gpu_ratio"] = parts["ratio"]
+    if "num_cpu_expert_layers_ratio" in parts:
+        made["num_cpu_expert_layers_ratio"] = parts["num_cpu_expert_layers_ratio"]
+    if {"main_gpu", "split_strategy", "disabled_gpus"} & set(parts):
+        made["gpu_split"] = _gpu_split(parts)
+    return made
+
+
+def _gpu_split(parts: Mapping[str, Any]) -> dict[str, Any]:
+    strategies = {"evenly": "evenly", "favormaingpu": "priorityOrder"}
+    given = parts.get("split_strategy", "evenly")
+    strategy = strategies.get(str(given).replace("_", "").lower())
+    if strategy is None:
+        raise LMStudioValueError(
+            f"split_strategy must be 'evenly' or 'favorMainGpu', not {shown(given)}"
+        )
+    main, disabled = parts.get("main_gpu"), parts.get("disabled_gpus", [])
+    for name, numbers in (("main_gpu", [main]), ("disabled_gpus", disabled)):
+        if name in parts and not (
+            isinstance(numbers, (list, tuple))
+            and all(type(n) is int and n >= 0 for n in numbers)
+        ):
+            raise LMStudioValueError(
+                f"{name} takes numbers of GPUs from 0, not {shown(parts[name])}"
+            )
+    return {
+        "strategy": strategy,
+        "disabledGpus": list(disabled),
+        "priority": [] if main is None else [main],
+        "customRatio": [],
+    }
+
+
+class PredictionSettings:
+    """The settings of one prediction, and what reads its answer.
+
+    Attributes:
+        stack: The layers that travel.
+        parse: Makes the answer a value; None without structure.
+        pre_prompt: Text that `complete` puts in front of the prompt.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        *,
+        structured: Any = None,
+        response_format: Any = None,
+        is_completion: bool,
+    ) -> None:
+        self.parse: Parse | None = None
+        self.pre_prompt = ""
+        inside = options.pop("structured", None)
+        wishes = [w for w in (structured, response_format, inside) if w is not None]
+        if len(wishes) > 1:
+            raise LMStudioValueError(
+                "structured and response_format ask for the same thing; give one"
+            )
+        if wishes:
+            options["structured"], self.parse = to_setting(wishes[0])
+        layers = []
+        if is_completion:
+            self._for_completion(options)
+        else:
+            self._for_conversation(options)
+        layers.append(_layer("apiOverride", PREDICTION.encode(options)))
+        if is_completion:
+            template = {
+                "type": "jinja",
+                "jinjaPromptTemplate": {"template": _VERBATIM},
+                "stopStrings": [],
+            }
+            row = PREDICTION.find("prompt_template")
+            assert row is not None
+            fields = [KVField(key=row.key, value=template)]
+            layers.append(_layer("completeModeFormatting", fields))
+        self.stack = KVStack(layers=layers)
+
+    def _for_completion(self, options: dict[str, Any]) -> None:
+        for name in ("input_prefix", "inputPrefix", "input_suffix", "inputSuffix"):
+            if name in options:
+                raise LMStudioValueError(
+                    f"{name!r} is an option of respond(); complete() sends the prompt"
+                    " as it is, with pre_prompt in front"
+                )
+        for name in ("pre_prompt", "prePrompt"):
+            text = options.pop(name, None)
+            if text is not None and not isinstance(text, str):
+                raise LMStudioTypeError(f"{name} must be text, not {shown(text)}")
+            self.pre_prompt += text or ""
+        if not {"stop_strings", "stopStrings", "stop"} & set(options):
+            options["stop_strings"] = []  # of a preset they would end raw text early
+
+    def _for_conversation(self, options: dict[str, Any]) -> None:
+        for name in ("pre_prompt", "prePrompt"):
+            if name in options:
+                raise LMStudioValueError(
+                    f"{name!r} is an option of complete(); in respond() put a message"
+                    " of the role system first"
+                )
+        affixes = {}
+        for name, camel in (
+            ("input_prefix", "inputPrefix"),
+            ("input_suffix", "inputSuffix"),
+        ):
+            text = options.pop(name, options.pop(camel, None))
+            if text is not None and not isinstance(text, str):
+                raise LMStudioTypeError(f"{name} must be text, not {shown(text)}")
+            affixes[name] = text
+        if any(text is not None for text in affixes.values()):
+            if {"prompt_template", "promptTemplate"} & set(options):
+                raise LMStudioValueError(
+                    "input_prefix and input_suffix make a prompt_template; give one"
+                )
+            options["prompt_template"] = _affix_template(
+                affixes["input_prefix"] or "", affixes["input_suffix"] or ""
+            )
+
+
+def _affix_template(prefix: str, suffix: str) -> dict[str, Any]:
+    """A template that puts two texts around each message of the user.
+
+    Source: docs/wire/predict.md.
+    """
+    manual = dict.fromkeys(
+        (
+            "beforeSystem",
+            "afterSystem",
+            "beforeUser",
+            "afterUser",
+            "beforeAssistant",
+            "afterAssistant",
+        ),
+        "",
+    )
+    manual.update(beforeUser=prefix, afterUser=suffix)
+    return {"type": "manual", "manualPromptTemplate": manual, "stopStrings": []}

@@ -1,0 +1,391 @@
+"""Text being generated: iterator, future and cancel in one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from .arrivals import CUT, Arrivals, Malformed, Watch
+from .calls import Channel, error_of
+from .errors import (
+    LMStudioChannelClosedError,
+    LMStudioError,
+    LMStudioPredictionError,
+    LMStudioTimeoutError,
+    LMStudioWebsocketError,
+)
+from .mailbox import Mailbox
+from .protocol.client import Batch, End
+from .result import Fragment, PredictionResult
+from .session import Session
+from .signals import Signal
+from .wire.common import InstanceInfo
+from .wire.llm import PredictionStats
+
+log = logging.getLogger("lmstudio.prediction")
+
+T = TypeVar("T")
+
+#: Seconds between two looks at a signal that can't call us.
+SIGNAL_SLICE = 0.1
+
+#: How a prediction ended: with the success packet, or with an error.
+Outcome = dict[str, Any] | LMStudioError
+
+
+class _Inbox(Mailbox):
+    """The mailbox of a prediction: tells it of the last packet, and lets it go.
+
+    It must not keep the prediction alive: one that nobody holds is to be cancelled.
+    """
+
+    def __init__(self, prediction: Prediction[Any]) -> None:
+        super().__init__()
+        self._prediction = weakref.ref(prediction)
+        self.kept: Prediction[Any] | None = None  # while it has done callbacks
+
+    def put(self, batch: Batch) -> None:
+        # The outcome first: whoever takes the last packet must find it there.
+        for item in batch[-2:]:  # the success, with or without the close behind it
+            is_success = type(item) is dict and item.get("type") == "success"
+            if is_success or (type(item) is End and item is not CUT):
+                prediction = self._prediction()
+                if prediction is not None:
+                    prediction._settle(item)
+                self.kept = None
+        super().put(batch)
+
+
+class _Answer(Generic[T]):
+    """The short ways to what a result has; each waits for it."""
+
+    def result(self, timeout: float | None = None) -> PredictionResult[T]:
+        raise NotImplementedError
+
+    @property
+    def content(self) -> str:
+        """Wait for the end; the whole text."""
+        return self.result().content
+
+    @property
+    def parsed(self) -> T:
+        """Wait for the end; the answer as what was asked for."""
+        return self.result().parsed
+
+    @property
+    def stats(self) -> PredictionStats:
+        """Wait for the end; what the server measured."""
+        return self.result().stats
+
+    @property
+    def model_info(self) -> InstanceInfo | None:
+        """Wait for the end; the model that answered."""
+        return self.result().model_info
+
+    def __str__(self) -> str:
+        return self.content
+
+
+class Prediction(_Answer[T], Future[PredictionResult[T]]):
+    """Text being generated: iterate over it, wait for its result, or cancel it.
+
+    It goes on whether or not anyone iterates. Iterating again, or from another thread,
+    gives every fragment from the first. It is a `concurrent.futures.Future` with one
+    difference: `cancel` asks the server to stop, and the prediction then *ends
+    normally* with the text so far and the stop reason ``"userStopped"``; `cancelled`
+    stays False.
+
+    It is cancelled as well by leaving a ``with`` block, by Ctrl-C in a thread that
+    iterates or waits, by a time limit, by its signal, and when nobody holds it any
+    more.
+    """
+
+    _channel: Channel | None = None  # none yet, should opening it fail
+
+    def __init__(
+        self,
+        session: Session,
+        open_channel: Callable[[Mailbox], Channel],
+        watch: Watch,
+        parse: Callable[[str, str], T] | None = None,
+    ) -> None:
+        super().__init__()
+        self._session = session
+        self._parse = parse
+        self._stopping = False  # cancel() was called
+        self._looked = False  # somebody has met the outcome
+        self._outcome: Outcome | None = None
+        self._result: PredictionResult[T] | None = None
+        # Guards _outcome, _stopping and the step to done. Held for a moment only:
+        # the reader takes it.
+        self._settling = threading.Lock()
+        self.set_running_or_notify_cancel()
+        self._inbox = _Inbox(self)
+        self._arrivals = Arrivals(self._inbox, watch)
+        self._channel = open_channel(self._inbox)
+        self._guard = _Guard(self, watch)
+        self._guard.start()
+
+    def __iter__(self) -> Iterator[Fragment]:
+        """Yield fragments as they arrive, from the first.
+
+        After `cancel` it ends at once: what had arrived but was not yielded yet is in
+        the result.
+
+        Raises:
+            LMStudioPredictionError: The server gave up, with the text in `partial`.
+            LMStudioWebsocketError: The connection ended, with the text in `partial`.
+            LMStudioTimeoutError: A time limit ran out, with the text in `partial`.
+        """
+        fragments, position = self._arrivals.fragments, 0
+        ends_at_cancel = not self._stopping
+
+        def is_over() -> bool:
+            return ends_at_cancel and self._stopping
+
+        try:
+            while self._wait_beyond(position, None, is_over):
+                for fragment in fragments[position:]:
+                    if self._stopping and ends_at_cancel:
+                        return
+                    position += 1
+                    yield fragment
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        if not is_over() and isinstance(self._outcome, LMStudioError):
+            raise self._error()
+
+    def result(self, timeout: float | None = None) -> PredictionResult[T]:
+        """Wait for the end and return the whole.
+
+        Args:
+            timeout: Seconds to wait; None waits as long as it takes. The prediction
+                goes on when the time is over; `Watch.timeout` is what ends it.
+
+        Raises:
+            LMStudioTimeoutError: The time is over, or a limit of the prediction.
+            LMStudioPredictionError, LMStudioWebsocketError: As for iterating.
+        """
+        self._wait_for_end(timeout)
+        if isinstance(self._outcome, LMStudioError):
+            raise self._error()
+        self._looked = True
+        if self._result is None:
+            assert self._outcome is not None  # it is set before the last packet
+            fragments = self._arrivals.fragments
+            self._result = PredictionResult(fragments, self._outcome, self._parse)
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> LMStudioError | None:
+        """Wait for the end and return its error, None when it ended well.
+
+        Raises:
+            LMStudioTimeoutError: The time (seconds) is over.
+        """
+        self._wait_for_end(timeout)
+        return self._error() if isinstance(self._outcome, LMStudioError) else None
+
+    def wait_for_result(self) -> PredictionResult[T]:
+        """The same as `result` without a limit."""
+        return self.result()
+
+    def _wait_for_end(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        arrivals = self._arrivals
+        while (more := self._wait_beyond(len(arrivals.fragments), deadline)) is not (
+            False
+        ):
+            if more is None:
+                raise LMStudioTimeoutError(
+                    f"the prediction has not ended within {timeout:g} s"
+                    f" ({arrivals.how_far()}); it goes on"
+                )
+
+    def _wait_beyond(
+        self,
+        position: int,
+        deadline: float | None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> bool | None:
+        """Wait for more fragments; stops the server when waiting goes wrong."""
+        while True:
+            try:
+                return self._arrivals.wait_beyond(position, deadline, is_over)
+            except Malformed as exc:
+                self._give_up(exc.error)
+            except BaseException:  # Ctrl-C, or what a callback of the user raised
+                self.cancel()
+                raise
+
+    def _settle(self, last: Outcome | End) -> None:
+        """The outcome is known. Called by the reader, or by whoever gives up."""
+        outcome = self._failure(last) if isinstance(last, End) else last
+        with self._settling:
+            if self._outcome is not None:
+                return
+            self._outcome = outcome
+        if isinstance(outcome, LMStudioError):
+            self.set_exception(outcome)
+        else:
+            # The result itself is made by whoever asks for it.
+            self.set_result(None)  # type: ignore[arg-type]
+
+    def _failure(self, end: End) -> LMStudioError:
+        """The error of a channel that ended before the success."""
+        if end.how == "error":
+            return LMStudioPredictionError.from_wire("predict", end.body)
+        error = error_of(end, "predict", self._session.known_address)
+        return error or LMStudioChannelClosedError(
+            "predict", "the server closed the channel without a result"
+        )
+
+    def _give_up(self, error: LMStudioError) -> None:
+        """End with an error that was found on this side."""
+        self._settle(error)
+        self._inbox.put([End("expired", error)])
+        if self._channel is not None:
+            self._channel.abandon()
+
+    def cancel(self) -> bool:
+        """Ask the server to stop early. Safe to repeat, and after the end.
+
+        The prediction then ends as usual: its stop reason is ``"userStopped"`` and its
+        content what had been received until now.
+
+        Returns:
+            False when it had already ended.
+        """
+        with self._settling:
+            if self._outcome is not None:
+                return False
+            is_first, self._stopping = not self._stopping, True
+        if is_first:
+            self._inbox.put([CUT])
+            if self._channel is not None:
+                self._channel.cancel()
+        return True
+
+    close = cancel
+
+    def cancelled(self) -> bool:
+        """Always False: a cancelled prediction ends normally."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call back with the prediction once it has ended, on a thread of its own.
+
+        With a callback the prediction goes on even when nobody else holds it.
+        """
+        callbacks = self._session.callbacks
+        self._inbox.kept = self
+        super().add_done_callback(lambda done: callbacks.soon(lambda: fn(done)))
+        if self._outcome is not None:
+            self._inbox.kept = None
+
+    def _error(self) -> LMStudioError:
+        """The error for one waiter, with the text so far."""
+        assert isinstance(self._outcome, LMStudioError)
+        self._looked = True
+        error = self._outcome.fresh()
+        if isinstance(
+            error,
+            (LMStudioPredictionError, LMStudioWebsocketError, LMStudioTimeoutError),
+        ):
+            error.partial = "".join(self._arrivals.fragments)
+        return error
+
+    def __enter__(self) -> Prediction[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def __repr__(self) -> str:
+        state = "running"
+        if self._outcome is not None:
+            state = "failed" if isinstance(self._outcome, LMStudioError) else "done"
+        return f"<Prediction {state}, {len(self._arrivals.fragments)} fragments>"
+
+    def __del__(self) -> None:
+        # Runs anywhere, also inside locks: it may only leave a note.
+        if self._channel is None:
+            return
+        if self._outcome is None:
+            self._channel.abandon_soon()
+        elif not self._looked and isinstance(self._outcome, LMStudioError):
+            text = str(self._outcome)
+            self._session.worker.soon(lambda: log.warning("unseen failure: %s", text))
+
+
+class _Guard:
+    """Watches time limits and the signal of a prediction, on the worker.
+
+    It does not keep the prediction alive.
+    """
+
+    def __init__(self, prediction: Prediction[Any], watch: Watch) -> None:
+        self._prediction = weakref.ref(prediction)
+        self._inbox = prediction._inbox
+        self._watch = watch
+        self._worker = prediction._session.worker
+        self._started = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to watch, if there is anything to watch for."""
+        watch = self._watch
+        limits = (watch.timeout, watch.idle_timeout, watch.signal)
+        if any(limit is not None for limit in limits):
+            if isinstance(watch.signal, Signal):
+                watch.signal.listen(self._look_now)
+            self._look_now()
+
+    def _look_now(self) -> None:
+        self._worker.soon(self._look)
+
+    def _look(self) -> None:
+        prediction, watch, now = self._prediction(), self._watch, time.monotonic()
+        if prediction is None or prediction.done():
+            return
+        if watch.signal is not None and watch.signal.is_set():
+            prediction.cancel()
+        looks = []
+        if watch.timeout is not None:
+            looks.append(self._started + watch.timeout)
+            if now >= looks[-1]:
+                what = f"not finished within {watch.timeout:g} s"
+                self._expire(prediction, what)
+                return
+        if watch.idle_timeout is not None:
+            looks.append(self._inbox.heard + watch.idle_timeout)
+            if now >= looks[-1]:
+                what = f"no news from the server for {watch.idle_timeout:g} s"
+                self._expire(prediction, what)
+                return
+        polls = watch.signal is not None and not isinstance(watch.signal, Signal)
+        if polls and not watch.signal.is_set():
+            looks.append(now + SIGNAL_SLICE)
+        if looks:
+            self._worker.at(min(looks), self._look)
+
+    @staticmethod
+    def _expire(prediction: Prediction[Any], what: str) -> None:
+        arrivals = prediction._arrivals
+        try:
+            arrivals.take_what_is_here()
+        except Malformed as exc:
+            prediction._give_up(exc.error)
+            return
+        where = f"prediction: {what} ({arrivals.how_far()})"
+        prediction._give_up(LMStudioTimeoutError(where))

@@ -1,0 +1,247 @@
+"""Where the server is, who we are, and one connection for each namespace."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import discovery
+from .address import Address
+from .errors import (
+    LMStudioConnectionError,
+    LMStudioRuntimeError,
+    LMStudioValueError,
+    LMStudioWebsocketError,
+)
+from .mailbox import Mailbox
+from .protocol.client import Kind
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+T = TypeVar("T")
+
+#: Seconds for connecting and for the handshake.
+CONNECT_TIME = 10.0
+#: Variables that may hold an API token, in this order.
+#: Source: docs/wire/connection.md.
+TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
+
+_TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
+
+
+def credentials(
+    api_token: str | None, identifier: str | None, passkey: str | None
+) -> tuple[str, str]:
+    """The identifier and passkey of a client: given, from a token, or made up.
+
+    Raises:
+        LMStudioValueError: A token of the wrong form; it is not repeated in the error.
+    """
+    source = "api_token"
+    if api_token is None and identifier is None:
+        for name in TOKEN_VARIABLES:
+            api_token, source = os.environ.get(name) or None, f"the variable {name}"
+            if api_token:
+                break
+    if api_token:
+        match = _TOKEN.fullmatch(api_token) if isinstance(api_token, str) else None
+        if match is None:
+            raise LMStudioValueError(
+                f"{source} is no API token: one looks like"
+                " sk-lm-<8 letters or digits>:<20 letters or digits>"
+            )
+        return match[1], match[2]
+    for what, text in (("identifier", identifier), ("passkey", passkey)):
+        if text is not None and (not isinstance(text, str) or not 0 < len(text) <= 256):
+            raise LMStudioValueError(f"client_{what} must be 1 to 256 characters")
+    return identifier or f"guest:{uuid.uuid4()}", passkey or str(uuid.uuid4())
+
+
+class Session:
+    """Opens connections when they are first needed, and again after they broke.
+
+    Attributes:
+        worker: Does the small jobs of all connections.
+    """
+
+    def __init__(self, address: Address | None, identifier: str, passkey: str) -> None:
+        self._given = address
+        self._found: Address | None = None
+        self._identifier = identifier
+        self._passkey = passkey
+        self._connections: dict[str, Connection] = {}
+        self._closed = False
+        # Guards the maps and flags above. Not held while connecting.
+        self._state = threading.Lock()
+        # One for each namespace, so that it is opened once and slow connecting in
+        # one does not hold up another.
+        self._opening: dict[str, threading.Lock] = {}
+        self.worker = Worker("lmstudio-worker")
+        self._callbacks: Worker | None = None
+        _sessions.add(self)
+
+    @property
+    def identifier(self) -> str:
+        """Who we are for the server."""
+        return self._identifier
+
+    @property
+    def callbacks(self) -> Worker:
+        """Runs users' done callbacks, apart from everything that must be quick."""
+        with self._state:
+            if self._callbacks is None:
+                self._callbacks = Worker("lmstudio-callbacks")
+            worker = self._callbacks
+        worker.start()
+        return worker
+
+    @property
+    def address(self) -> Address:
+        """The server: as given, or found on this machine.
+
+        Raises:
+            LMStudioConnectionError: None was given, and none is found.
+        """
+        if self._given is not None:
+            return self._given
+        if self._found is None:
+            self._found = discovery.find_local()
+        return self._found
+
+    @property
+    def known_address(self) -> str:
+        """The address for messages; says so when it is not known yet."""
+        known = self._given or self._found
+        return known.url if known else "a local server"
+
+    def connection(self, namespace: str) -> Connection:
+        """The connection of a namespace, made now if there is no usable one.
+
+        Raises:
+            LMStudioConnectionError: The server can't be reached; the error says why.
+            LMStudioAuthenticationError: It refused the credentials.
+            LMStudioRuntimeError: The client is closed.
+        """
+        connection = self._connections.get(namespace)
+        if connection is not None and connection.is_usable:
+            return connection
+        with self._state:
+            opening = self._opening.setdefault(namespace, threading.Lock())
+        with opening:
+            self._check_open()
+            connection = self._connections.get(namespace)
+            if connection is not None and connection.is_usable:
+                return connection
+            made = self._connect(namespace)
+            with self._state:
+                closed = self._closed
+                if not closed:
+                    self._connections[namespace] = made
+        if closed:
+            made.close()
+            self._check_open()
+        return made
+
+    def _connect(self, namespace: str) -> Connection:
+        # Imported on first use: the websocket library brings ssl and takes its time.
+        from .connection import Connection
+
+        def attempt() -> Connection:
+            return Connection.open_to(
+                self.address,
+                namespace,
+                identifier=self._identifier,
+                passkey=self._passkey,
+                worker=self.worker,
+                timeout=CONNECT_TIME,
+            )
+
+        try:
+            return attempt()
+        except LMStudioConnectionError as exc:
+            if self._given is None and self._found is not None and not exc.hint:
+                # The server that was found is gone; perhaps it moved.
+                self._found = None
+                return attempt()
+            raise (exc if exc.hint else discovery.diagnosed(exc)) from exc.__cause__
+
+    def open(
+        self, namespace: str, kind: Kind, name: str, parameter: Any, mailbox: Mailbox
+    ) -> tuple[Connection, int]:
+        """Send a request over a working connection.
+
+        A request that could not be sent whole is sent again over a new connection:
+        the server has not seen it.
+        """
+        try:
+            connection = self.connection(namespace)
+            return connection, connection.open(kind, name, parameter, mailbox)
+        except LMStudioConnectionError:
+            raise
+        except LMStudioWebsocketError:
+            connection = self.connection(namespace)
+            return connection, connection.open(kind, name, parameter, mailbox)
+
+    def again(self, ask: Callable[[], T]) -> T:
+        """Do something that only reads, and once more if the connection broke."""
+        try:
+            return ask()
+        except LMStudioConnectionError:
+            raise
+        except LMStudioWebsocketError:
+            self._check_open()
+            return ask()
+
+    def greeting(self) -> Mapping[str, object]:
+        """What the server says of itself over HTTP; empty when it says nothing."""
+        address = self.address
+        return discovery.greet(address)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Close all connections and end the threads. Safe to repeat."""
+        with self._state:
+            self._closed = True
+            connections, self._connections = self._connections, {}
+            callbacks, self._callbacks = self._callbacks, None
+        for connection in connections.values():
+            connection.close()
+        self.worker.stop(wait=1.0)
+        if callbacks is not None:
+            callbacks.stop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LMStudioRuntimeError("the client was closed; make a new one")
+
+    def after_fork(self) -> None:
+        """Start afresh in a child process: threads and locks did not come along."""
+        connections = self._connections
+        self._connections, self._opening = {}, {}
+        self._state = threading.Lock()
+        self.worker, self._callbacks = Worker("lmstudio-worker"), None
+        for connection in connections.values():
+            connection.forsake()
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,150 @@
+"""Structured output: from what users ask for to the setting, and back to values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import LMStudioOutputError, LMStudioTypeError, LMStudioValueError, shown
+
+#: Text and stop reason of an answer to its value.
+Parse = Callable[[str, str], Any]
+
+_RIGHT = (
+    'write {"type": "json"}, {"type": "json", "json_schema": {...}},'
+    ' {"type": "gbnf", "gbnf_grammar": "..."}, or a JSON schema'
+)
+
+
+def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
+    """The wire setting for a wish, and what reads the answer.
+
+    Args:
+        given: The setting in either spelling, a JSON schema, or a class with
+            ``model_json_schema()`` (pydantic has it).
+
+    Raises:
+        LMStudioValueError: It is none of these, or the schema is not valid; nothing
+            was sent.
+
+    Source: docs/wire/config.md.
+    """
+    make_schema = getattr(given, "model_json_schema", None)
+    if callable(make_schema):
+        schema = checked_schema(make_schema())
+        return _json(schema), _parser(schema, given)
+    if not isinstance(given, Mapping):
+        raise LMStudioTypeError(
+            f"structured output can't be made of {shown(given)}; {_RIGHT}"
+        )
+    kind = given.get("type")
+    names = set(given) - {"type"}
+    if kind == "none" and not names:
+        return {"type": "none"}, None
+    if kind == "json" and names <= {"json_schema", "jsonSchema"}:
+        wanted = given.get("json_schema", given.get("jsonSchema"))
+        checked = None if wanted is None else checked_schema(wanted)
+        return _json(checked), _parser(checked, None)
+    if kind == "gbnf" and names <= {"gbnf_grammar", "gbnfGrammar"}:
+        grammar = given.get("gbnf_grammar", given.get("gbnfGrammar"))
+        if not isinstance(grammar, str) or not grammar.strip():
+            raise LMStudioValueError(
+                f"gbnf_grammar must be a grammar as text, not {shown(grammar)}"
+            )
+        return {"type": "gbnf", "gbnfGrammar": grammar}, None
+    if kind in ("json", "gbnf", "none"):
+        odd = ", ".join(sorted(map(repr, names)))
+        raise LMStudioValueError(f"structured has unknown fields {odd}; {_RIGHT}")
+    schema = checked_schema(given)
+    return _json(schema), _parser(schema, None)
+
+
+def _json(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    setting: dict[str, Any] = {"type": "json"}
+    if schema is not None:
+        setting["jsonSchema"] = dict(schema)
+    return setting
+
+
+def checked_schema(schema: Any) -> Mapping[str, Any]:
+    """A JSON schema that is valid and stands alone.
+
+    Raises:
+        LMStudioValueError: It is no schema, or refers to something outside of it.
+    """
+    import jsonschema  # costs more than the rest of the package to import
+
+    if not isinstance(schema, Mapping):
+        raise LMStudioTypeError(f"a JSON schema is a mapping, not {shown(schema)}")
+    cls = jsonschema.validators.validator_for(
+        schema, default=jsonschema.Draft202012Validator
+    )
+    try:
+        json.dumps(schema, allow_nan=False)
+        cls.check_schema(dict(schema))
+    except jsonschema.SchemaError as exc:
+        path = "/".join(str(step) for step in exc.absolute_path) or "the top"
+        raise LMStudioValueError(
+            f"the JSON schema is not valid at {path}: {exc.message:.300}"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise LMStudioValueError(f"the JSON schema is no JSON: {exc}") from None
+    for ref in _references(schema):
+        if not ref.startswith("#"):
+            raise LMStudioValueError(
+                f"the JSON schema refers to {shown(ref)}; only references within it,"
+                " such as '#/$defs/name', can be followed"
+            )
+    return schema
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, Mapping):
+        found = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return found + [ref for value in node.values() for ref in _references(value)]
+    if isinstance(node, (list, tuple)):
+        return [ref for value in node for ref in _references(value)]
+    return []
+
+
+def _parser(schema: Mapping[str, Any] | None, kind: Any) -> Parse:
+    """Reads JSON text, checks it against the schema, and makes it a `kind`."""
+
+    def parse(text: str, stop_reason: str) -> Any:
+        try:
+            value = json.loads(text)
+        except ValueError as exc:
+            problem = f"it is no whole JSON ({exc})"
+            raise LMStudioOutputError(text, stop_reason, problem) from None
+        if schema is not None:
+            _validate(value, schema, text, stop_reason)
+        if kind is None:
+            return value
+        try:
+            return (
+                kind.model_validate(value)
+                if hasattr(kind, "model_validate")
+                else (value)
+            )
+        except Exception as exc:  # the user's class may raise anything
+            problem = f"{kind.__name__} refuses it: {exc}"
+            raise LMStudioOutputError(text, stop_reason, problem) from exc
+
+    return parse
+
+
+def _validate(
+    value: Any, schema: Mapping[str, Any], text: str, stop_reason: str
+) -> None:
+    import jsonschema
+
+    cls = jsonschema.validators.validator_for(
+        schema, default=jsonschema.Draft202012Validator
+    )
+    error = jsonschema.exceptions.best_match(cls(schema).iter_errors(value))
+    if error is not None:
+        path = error.json_path
+        raise LMStudioOutputError(
+            text, stop_reason, f"{path} does not fit the schema: {error.message:.300}"
+        )

@@ -1,0 +1,317 @@
+"""A websocket as the reader and the senders use it; the only user of the library."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import websocket
+
+from .address import Address
+from .errors import LMStudioClientError
+
+#: Bytes asked of the socket at once: some 300 fragments.
+READ_SIZE = 65536
+#: Seconds without a single byte taken by the server before a send is given up.
+SEND_STALL = 60.0
+
+_TEXT = 0x81  # a whole text frame: FIN and opcode 1
+_CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
+_MASKED = 0x80
+
+
+class TransportEnded(LMStudioClientError):
+    """The socket is at its end; the message says why."""
+
+
+class _WebSocket(websocket.WebSocket):
+    """The library's socket with a read buffer, and with control frames handed out.
+
+    Whole unfragmented text frames are cut out of the buffer by `cut`. Every other
+    frame takes the library's way, which reads through the same buffer.
+    """
+
+    on_ping: Callable[[bytes], None] = staticmethod(lambda data: None)
+    heard = 0.0  # time.monotonic of the last bytes, control frames included
+    _buffer, _position = b"", 0
+
+    def _more(self) -> bytes:
+        data: bytes = super()._recv(READ_SIZE)  # type: ignore[no-untyped-call]  # the library's
+        self.heard = time.monotonic()
+        return data
+
+    def _recv(self, bufsize: int) -> bytes:
+        position = self._position
+        data = self._buffer[position : position + bufsize]
+        if not data:
+            self._buffer, position = self._more(), 0
+            data = self._buffer[:bufsize]
+        self._position = position + len(data)
+        return data
+
+    def cut(self) -> list[bytes]:
+        """Payloads of the next messages: all that one read brought, at least one."""
+        buffer, position = self._buffer, self._position
+        while True:
+            payloads: list[bytes] = []
+            add = payloads.append
+            have = len(buffer)
+            while have - position >= 2:
+                length, start = buffer[position + 1], position + 2
+                if buffer[position] != _TEXT or length > 126:
+                    self._buffer, self._position = buffer, position
+                    return payloads or [self._odd_frame()]
+                if length == 126:
+                    if have - position < 4:
+                        break
+                    length = buffer[position + 2] << 8 | buffer[position + 3]
+                    start = position + 4
+                end = start + length
+                if end > have:
+                    break
+                add(buffer[start:end])
+                position = end
+            # Kept before reading on, so that nothing is lost when the read fails.
+            self._buffer, self._position = buffer, position
+            if payloads:
+                return payloads
+            chunk = self._more()
+            buffer = buffer[position:] + chunk if position < have else chunk
+            position = 0
+
+    def _odd_frame(self) -> bytes:
+        opcode, data = self.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
+            reason = data[2:].decode("utf-8", "replace")
+            said = f"code {code}" + (f", {reason!r}" if reason else "")
+            raise TransportEnded(f"the server closed the connection ({said})")
+        if opcode == websocket.ABNF.OPCODE_BINARY:
+            raise TransportEnded("the server sent a binary frame")
+        payload: bytes = data
+        return payload
+
+    # The library would answer these from the reader's thread. It must never wait for
+    # a sender, so the answer is left to `on_ping`; a close needs none, since the
+    # socket is shut down next.
+
+    def pong(self, payload: str | bytes = "") -> None:
+        self.on_ping(payload if isinstance(payload, bytes) else payload.encode())
+
+    def send_close(self, status: int = 1000, reason: str | bytes = b"") -> None:
+        pass
+
+
+class Transport:
+    """A connected websocket: one thread reads, any thread sends or closes."""
+
+    def __init__(self, ws: _WebSocket) -> None:
+        self._ws = ws
+        assert ws.sock is not None  # it is connected
+        self._sock: socket.socket = ws.sock
+        self._is_tls = isinstance(ws.sock, ssl.SSLSocket)
+        # Keeps each frame whole on the wire. Held across a send; the reader never
+        # takes it, since a reader behind a stuck sender would stop reading.
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
+
+    @classmethod
+    def connect(cls, address: Address, namespace: str, timeout: float) -> Transport:
+        """Open the socket of a namespace. Raises what the library raises.
+
+        Args:
+            timeout: Seconds for connecting, for the handshake, and for `recv` until
+                `ready` is called.
+        """
+        ws: Any = websocket.create_connection(
+            address.socket_url(namespace),
+            timeout=timeout,
+            class_=_WebSocket,
+            enable_multithread=False,  # locking is done here
+            skip_utf8_validation=True,  # decoding is strict anyway, and quick
+            suppress_origin=True,  # servers take an Origin for a browser
+            sockopt=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
+            # The library believes proxy variables also for this very machine.
+            http_no_proxy=["*"] if address.is_private else None,
+        )
+        return cls(ws)
+
+    @property
+    def heard(self) -> float:
+        """`time.monotonic` of the last bytes that came, pongs included."""
+        return self._ws.heard
+
+    def ready(self, on_ping: Callable[[bytes], None]) -> None:
+        """From now on reads wait for ever, and pings are handed to the callback."""
+        self._ws.on_ping = on_ping
+        self._ws.settimeout(None)
+
+    def read(self) -> list[bytes]:
+        """Wait for messages and return the payloads of all that are here.
+
+        Raises:
+            TransportEnded: The connection is over; the message says why.
+        """
+        try:
+            return self._ws.cut()
+        except TransportEnded:
+            raise
+        except Exception as exc:
+            if self._closed.is_set():
+                raise TransportEnded("the client was closed") from exc
+            raise TransportEnded(explain(exc)) from exc
+
+    def send(self, payload: bytes) -> None:
+        """Send one message, whole: JSON text in UTF-8.
+
+        Raises:
+            TransportEnded: The connection is over, or the server took nothing for
+                `SEND_STALL` seconds.
+        """
+        frame = _frame(_TEXT, payload)
+        with self._sending:
+            try:
+                self._write(frame)
+            except BaseException:
+                # Half a frame may be out, Ctrl-C included: nothing can follow it.
+                self.close()
+                raise
+
+    def _write(self, frame: bytes) -> None:
+        view, stalled_since = memoryview(frame), time.monotonic()
+        while view:
+            if self._closed.is_set():
+                raise TransportEnded("the connection is closed")
+            try:
+                sent = self._send_some(view)
+            except (OSError, ValueError) as exc:
+                raise TransportEnded(explain(exc)) from exc
+            if sent:
+                view, stalled_since = view[sent:], time.monotonic()
+                continue
+            if time.monotonic() - stalled_since > SEND_STALL:
+                raise TransportEnded(f"the server read nothing for {SEND_STALL:g} s")
+            # Short waits, so that a close from another thread is noticed.
+            select.select([], [self._sock], [], 0.2)
+
+    def _send_some(self, view: memoryview) -> int:
+        if self._is_tls:
+            return self._sock.send(view)
+        try:
+            return self._sock.send(view, _DONT_WAIT)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def ping(self) -> bool:
+        """Send a ping unless a sender is busy; False when it could not be sent."""
+        return self._control(_PING, b"")
+
+    def pong(self, data: bytes) -> bool:
+        """Answer a ping; False when a sender is busy."""
+        return self._control(_PONG, data)
+
+    def _control(self, opcode: int, data: bytes) -> bool:
+        """Send a control frame without ever waiting for the server."""
+        if not self._sending.acquire(timeout=0.1):
+            return False
+        try:
+            frame = _frame(opcode, data)
+            sent = self._send_some(memoryview(frame))
+            if 0 < sent < len(frame):
+                self.close()  # half a frame is out, nothing can follow it
+            return sent == len(frame)
+        except OSError:
+            return False
+        finally:
+            self._sending.release()
+
+    def close(self) -> None:
+        """Shut the socket down, which ends the reader. Any thread, any number of times.
+
+        The file descriptor itself is freed by `dispose`: freeing it while another
+        thread reads could hit a new file of the same number.
+        """
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        try:
+            if not self._is_tls:
+                # A farewell if it fits; no waiting for an answer.
+                self._sock.send(_frame(_CLOSE, (1000).to_bytes(2, "big")), _DONT_WAIT)
+        except OSError:
+            pass
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def forsake(self) -> None:
+        """Free this process's copy of the socket without ending the connection."""
+        self._closed.set()
+        self._sending = threading.Lock()
+        self._sock.close()
+
+    def dispose(self) -> None:
+        """Free the file descriptor. Only the reader calls it, at its end."""
+        self.close()
+        self._ws.shutdown()  # type: ignore[no-untyped-call]  # the library's
+
+
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    """A whole masked frame, as clients must send it."""
+    length = len(payload)
+    key = os.urandom(4)
+    if length < 126:
+        head = bytes((first, _MASKED | length))
+    elif length < 65536:
+        head = bytes((first, _MASKED | 126)) + length.to_bytes(2, "big")
+    else:
+        head = bytes((first, _MASKED | 127)) + length.to_bytes(8, "big")
+    pad = (key * (length // 4 + 1))[:length]
+    masked = int.from_bytes(payload, "little") ^ int.from_bytes(pad, "little")
+    return head + key + masked.to_bytes(length, "little")
+
+
+def explain(exc: BaseException) -> str:
+    """One short sentence for what went wrong on a socket."""
+    if isinstance(exc, websocket.WebSocketConnectionClosedException):
+        return "the server ended the connection"
+    if isinstance(exc, websocket.WebSocketException):
+        return f"websocket error: {exc}"
+    if isinstance(exc, ConnectionResetError):
+        return "the server reset the connection"
+    if isinstance(exc, OSError) and exc.errno:
+        return f"{os.strerror(exc.errno)} ({errno.errorcode.get(exc.errno, '?')})"
+    return f"{type(exc).__name__}: {exc}"
+
+
+def failure_kind(exc: BaseException) -> str:
+    """What kind of failure kept a connection from being made.
+
+    Returns:
+        ``"refused"``, ``"timeout"``, ``"name"``, ``"tls"``, ``"status"`` (an HTTP
+        answer that is no websocket), ``"proxy"`` or ``"unreachable"``.
+    """
+    if isinstance(exc, (ConnectionRefusedError, ConnectionResetError)):
+        return "refused"
+    if isinstance(exc, (TimeoutError, websocket.WebSocketTimeoutException)):
+        return "timeout"
+    if isinstance(exc, (socket.gaierror, websocket.WebSocketAddressException)):
+        return "name"
+    if isinstance(exc, ssl.SSLError):
+        return "tls"
+    if isinstance(exc, websocket.WebSocketProxyException):
+        return "proxy"
+    if isinstance(exc, websocket.WebSocketException):
+        return "status"
+    return "unreachable"

@@ -1,0 +1,95 @@
+"""A thread that does small jobs: notes of finalizers, timers, users' callbacks."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+log = logging.getLogger("lmstudio.worker")
+
+Job = Callable[[], Any]
+
+
+class Worker:
+    """Runs jobs one after the other on a thread of its own, started at the first job.
+
+    `soon` never takes a lock that Python code holds, so finalizers and signal handlers
+    may call it, also in the middle of anything else.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: SimpleQueue[tuple[float, Job] | None] = SimpleQueue()
+        # Guards starting and stopping the thread; never held while a job runs.
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the thread, if it does not run yet. Not for finalizers."""
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None and not self._stopped:
+                    thread = threading.Thread(
+                        target=self._run, name=self._name, daemon=True
+                    )
+                    thread.start()
+                    self._thread = thread
+
+    def soon(self, job: Job) -> None:
+        """Have a job done. It is forgotten when the worker never starts."""
+        self._jobs.put((0.0, job))
+
+    def at(self, when: float, job: Job) -> None:
+        """Have a job done at a time of `time.monotonic`."""
+        self._jobs.put((when, job))
+
+    def stop(self, wait: float | None = None) -> None:
+        """End the thread after the jobs that are due. Safe to repeat.
+
+        Args:
+            wait: Seconds to wait for its end; None does not wait.
+        """
+        with self._starting:
+            self._stopped = True
+            thread = self._thread
+        self._jobs.put(None)
+        if wait is not None and thread not in (None, threading.current_thread()):
+            assert thread is not None
+            thread.join(wait)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this worker's thread."""
+        return threading.current_thread() is self._thread
+
+    def _run(self) -> None:
+        order = itertools.count()  # the heap must never compare jobs
+        waiting: list[tuple[float, int, Job]] = []
+        while True:
+            now = time.monotonic()
+            if waiting and waiting[0][0] <= now:
+                job = heapq.heappop(waiting)[2]
+                self._do(job)
+                continue
+            timeout = waiting[0][0] - now if waiting else None
+            try:
+                note = self._jobs.get(timeout=timeout)
+            except Empty:
+                continue
+            if note is None:
+                return
+            heapq.heappush(waiting, (note[0], next(order), note[1]))
+
+    @staticmethod
+    def _do(job: Job) -> None:
+        try:
+            job()
+        except Exception:  # one bad job must not end the others
+            log.exception("error in a callback")
