@@ -77,7 +77,8 @@ class FakePip:
         connection, _ = self._listener.accept()
         connection.settimeout(PATIENCE)
         with connection.makefile("rb") as file:
-            return Pip(*json.loads(file.readline()), connection)
+            number, arguments, environment = json.loads(file.readline())
+        return Pip(number, arguments, environment, connection)
 
     def waits(self) -> bool:
         """Whether one was run that nobody has asked for."""
