@@ -82,6 +82,7 @@ TABLE = (
     ("server", "server/generation.py"),
     ("server", "server/service.py"),
     ("server", "server/calls.py"),
+    ("server", "server/heartbeat.py"),
     ("server", "server/channels.py"),
     ("server", "server/peer.py"),
     ("server", "server/engines/*.py"),

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     stop = threading.Event()
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # the last is Windows' own
         number = getattr(signal, name, None)

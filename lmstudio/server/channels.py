@@ -14,6 +14,7 @@ from ..wire.converter import unstructure
 from .calls import Context
 from .engine import BadRequest
 from .failures import Failure, no_preset
+from .heartbeat import Heartbeat
 from .infos import instance_info, model_info
 from .instances import Instance, Load, Wanted
 
@@ -178,12 +179,16 @@ async def _generate(
         ends.on_cancel(prediction.cancel)
         run = cast("AsyncGenerator[Any, None]", prediction.packets())
         async with aclosing(run) as packets:
-            async for packet in packets:
-                if not isinstance(packet, dict):
-                    break
-                if packet["type"] != "promptProcessingProgress":
-                    use.status = "generating"
-                await ends.send(packet)
+            with Heartbeat(ends.send) as heart:
+                async for packet in packets:
+                    if not isinstance(packet, dict):
+                        break
+                    heart.packet = None
+                    if packet["type"] == "promptProcessingProgress":
+                        heart.packet = packet
+                    else:
+                        use.status = "generating"
+                    await ends.send(packet)
     await ends.send(
         {
             "type": "success",

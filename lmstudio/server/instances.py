@@ -14,6 +14,10 @@ from .engine import LoadedModel, ModelFile
 from .failures import Failure, domain_of
 from .loading import effective
 
+#: Official Python clients give up after a minute of silence.
+#: Source: docs/wire/messages.md.
+SILENCE = 20.0
+
 
 class Use:
     """One request that keeps a model busy.
@@ -117,35 +121,41 @@ class Load:
         self.owner = owner
         self.followers = 0
         self.task: asyncio.Task[Instance]
-        self._progress: float | None = None
-        self._changed = asyncio.Event()
+        self._reported: list[float] = []
+        self._changed = _future()
 
     def report(self, progress: float) -> None:
         """Take note of the progress, 0 to 1."""
-        self._progress = min(1.0, max(0.0, progress, self._progress or 0.0))
-        self._changed.set()
+        last = self._reported[-1] if self._reported else -1.0
+        if min(1.0, progress) > last:
+            self._reported.append(min(1.0, progress))
+            self._wake()
 
     def finished(self, _: object) -> None:
         """Wake those who follow for the last time."""
-        self._changed.set()
+        self._wake()
 
-    async def follow(self) -> AsyncGenerator[float, None]:
+    async def follow(self, silence: float = SILENCE) -> AsyncGenerator[float, None]:
         """Yield progress as it changes, until the load has ended.
 
-        A follower that is slow misses what lies between.
+        Args:
+            silence: Seconds after which the last value is yielded again: a client
+                that hears nothing for a minute gives up.
         """
-        seen: float | None = None
+        at = max(0, len(self._reported) - 1)  # who comes late begins with the last
         while True:
-            changed = self._changed
-            if self._progress is not None and self._progress != seen:
-                seen = self._progress
-                yield seen
-                continue
+            while at < len(self._reported):
+                yield self._reported[at]
+                at += 1
             if self.task.done():
                 return
-            await changed.wait()
-            if self._changed is changed:  # the first to wake makes the next one
-                self._changed = asyncio.Event()
+            changed, _ = await asyncio.wait([self._changed], timeout=silence)
+            if not changed:
+                at = max(0, at - 1)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, _future()
+        changed.set_result(None)
 
     async def instance(self) -> Instance:
         """The loaded model.
@@ -157,3 +167,7 @@ class Load:
         if self.task.cancelled():
             raise Failure(f"Loading {self.file.key} was cancelled")
         return self.task.result()
+
+
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
