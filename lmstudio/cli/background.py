@@ -1,0 +1,224 @@
+"""The server that runs in the background: found, started and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from . import processes
+from .failures import Failure
+
+#: What runs a server; its options follow.
+COMMAND = (sys.executable, "-m", "lmstudio.server")
+#: Seconds that a server may take until it answers.
+START_PATIENCE = 20.0
+#: Seconds that it may take to end before it is killed.
+STOP_PATIENCE = 6.0
+#: Seconds for the connection to a server, and for each part of its greeting.
+GREETING_TIME = 2.0
+#: Addresses that stand for all of a machine, and one that reaches it.
+ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+#: Command lines of processes that are a server and nothing else.
+OURS = (
+    re.compile(r"-m lmstudio\.server(\s|$)"),
+    re.compile(r"\bserver start\b.*--foreground"),
+)
+#: Lines of the log's end that an error shows.
+LOG_LINES = 5
+
+
+@attrs.frozen
+class Server:
+    """A server, as it wrote itself down.
+
+    Attributes:
+        host: Where it can be reached from this machine.
+        port: Its port.
+        pid: Its process, None when that is not known.
+    """
+
+    host: str
+    port: int
+    pid: int | None = None
+
+    @property
+    def address(self) -> str:
+        """Its address, such as ``"http://127.0.0.1:1234"``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def answers(self) -> bool:
+        """Whether it greets."""
+        return greets(self.host, self.port)
+
+    @property
+    def is_in_background(self) -> bool:
+        """Whether its process is a server and nothing else, and lives."""
+        if self.pid is None or not processes.is_alive(self.pid):
+            return False
+        command = processes.command_of(self.pid)
+        if not command:  # it can't be told here; the greeting has to do
+            return self.answers
+        return any(pattern.search(command) for pattern in OURS)
+
+
+def log_file() -> Path:
+    """What a server in the background prints; the last one's is beside it."""
+    from lmstudio.server import paths
+
+    return paths.internal() / "server.log"
+
+
+def written_down() -> Server | None:
+    """The server in the info file, which need not run any more."""
+    from lmstudio.server import infofile
+
+    info = infofile.read() or {}
+    host, port, pid = info.get("host"), info.get("port"), info.get("pid")
+    if not isinstance(port, int) or not 0 < port < 65536:
+        return None
+    host = host if isinstance(host, str) else "127.0.0.1"
+    pid = pid if isinstance(pid, int) and pid > 1 else None
+    return Server(reachable(host), port, pid)
+
+
+def reachable(host: str) -> str:
+    """An address of this machine by which a server that binds to `host` is reached."""
+    return ANY_ADDRESS.get(host, host)
+
+
+def greets(host: str, port: int) -> bool:
+    """Whether a server of LM Studio's kind answers there."""
+    link = http.client.HTTPConnection(host, port, timeout=GREETING_TIME)
+    try:
+        link.request("GET", "/lmstudio-greeting")
+        reply: Any = json.loads(link.getresponse().read(65536))
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        link.close()
+    return isinstance(reply, dict) and reply.get("lmstudio") is True
+
+
+def starting() -> contextlib.AbstractContextManager[bool]:
+    """Held by the one who looks for a server and starts one if there is none."""
+    from lmstudio.server import locks
+
+    return locks.only_one(log_file().with_name("server.lock"), lambda: None)
+
+
+def start(port: int, bind: str, cors: bool) -> Server:
+    """Start a server that outlives this process, and wait until it answers.
+
+    Args:
+        port: 0 for a free one.
+
+    Raises:
+        Failure: It did not come up; it does not run any more.
+    """
+    arguments = ["--port", str(port), "--bind", bind] + (["--cors"] if cors else [])
+    child = _spawn([*COMMAND, *arguments])
+    try:
+        found = processes.wait_for(
+            lambda: child.poll() is not None or _is_up(child.pid), START_PATIENCE
+        )
+    except BaseException:  # Ctrl-C too: nothing is to be left running
+        _end(child)
+        raise
+    code = child.poll()
+    if code is None and found:
+        # It lives on by itself; Popen would complain that nobody waits for it.
+        child.returncode = 0
+        server = written_down()
+        assert server is not None
+        return server
+    if code is None:
+        _end(child)
+        happened = f"did not answer within {START_PATIENCE:.0f} seconds"
+    else:
+        happened = f"ended at once with exit code {code}"
+    raise Failure(f"the server on port {port} {happened}. {_log_end()}")
+
+
+def stop(server: Server) -> bool:
+    """End a server in the background and wait until it is gone.
+
+    Returns:
+        Whether it ended by itself; False when it had to be killed.
+    """
+    assert server.pid is not None
+    by_itself = processes.end(server.pid, STOP_PATIENCE)
+    forget(server)
+    return by_itself
+
+
+def forget(server: Server) -> None:
+    """Remove the info file of a server that is gone, unless another one wrote it."""
+    from lmstudio.server import infofile
+
+    if written_down() == server:
+        infofile.info_file().unlink(missing_ok=True)
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start a process of its own session, which prints into the log file."""
+    log = log_file()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        os.replace(log, log.with_suffix(".log.1"))
+    # It runs in a folder of its own: files of the folder we are in must not be taken
+    # for modules, and that folder can be removed. So relative paths are made absolute.
+    environment = dict(os.environ)
+    if folders := environment.get("PYTHONPATH"):
+        absolute = [os.path.abspath(folder) for folder in folders.split(os.pathsep)]
+        environment["PYTHONPATH"] = os.pathsep.join(absolute)
+    if environment.get("LMSTUDIO_HOME"):
+        environment["LMSTUDIO_HOME"] = str(log.parent.parent)
+    windows = ("DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP")
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=environment,
+            start_new_session=True,
+            creationflags=sum(getattr(subprocess, name, 0) for name in windows),
+        )
+
+
+def _is_up(pid: int) -> bool:
+    """Whether the server of this process has written itself down, and answers."""
+    server = written_down()
+    return server is not None and server.pid == pid and server.answers
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _log_end() -> str:
+    """The last lines of the log, and where it is."""
+    log = log_file()
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    ending = " | ".join([line.strip() for line in lines if line.strip()][-LOG_LINES:])
+    return f"Its log {log} ends with: {ending or '(nothing)'}"

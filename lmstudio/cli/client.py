@@ -1,0 +1,47 @@
+"""The client that the commands share, and the options that say which server."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+import lmstudio
+
+HOST = click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="The server: a name, host:port, or a URL. Without it, one is looked for.",
+)
+PORT = click.option("--port", type=click.IntRange(1, 65535), help="Its port.")
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``--host`` and ``--port``."""
+    return HOST(PORT(command))
+
+
+@contextlib.contextmanager
+def connected(host: str | None, port: int | None) -> Iterator[lmstudio.LMStudioClient]:
+    """A client of the server that the options name, or of the one that is found."""
+    with lmstudio.LMStudioClient(spelled(host, port)) as client:
+        yield client
+
+
+def spelled(host: str | None, port: int | None) -> str | None:
+    """The two options as one address; None when neither is given."""
+    if port is None:
+        return host
+    host = host or "127.0.0.1"
+    with contextlib.suppress(ValueError):
+        host = f"[{ipaddress.IPv6Address(host)}]"
+    return f"{host}:{port}"
+
+
+def loaded_models(client: lmstudio.LMStudioClient) -> list[lmstudio.InstanceInfo]:
+    """What the server has in memory."""
+    infos = (model.get_model_info() for model in client.llm.list_loaded())
+    return [info for info in infos if info is not None]  # one may just have gone

@@ -1,0 +1,113 @@
+"""The command `lms`: its parts, and what it does when one of them fails."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+try:
+    import click
+except ModuleNotFoundError as exc:  # `lms` is installed with the package itself
+    hint = "lms: install what it needs first: pip install 'lmstudio[server]'"
+    raise SystemExit(hint) from exc
+
+from .failures import INTERRUPTED, Failure, failure_of, wrong_usage
+
+#: Each command is the object of its name in the module of its name, which is
+#: imported when the command is used.
+COMMANDS = ("get", "load", "ls", "ps", "server", "status", "unload", "version")
+
+
+class Lms(click.Group):
+    """A group that imports its commands late and reports failures in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"lmstudio.cli.{name}")
+        command = getattr(module, name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whatever it raises becomes a failure."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            raise Failure("interrupted", INTERRUPTED) from None
+        except BrokenPipeError:  # `lms ls | head`: click knows what to do
+            raise
+        except Exception as exc:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
+            raise failure_of(exc) from exc
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line. Unless told otherwise, end with its exit code."""
+        from lmstudio.server.unwinding import unwound_by_signals
+
+        def run() -> Any:
+            return super(Lms, self).main(args, prog_name, complete_var, False, **extra)
+
+        if not standalone_mode:
+            return run()
+        try:
+            with unwound_by_signals():
+                code = run()
+        except click.UsageError as exc:
+            code = _report(wrong_usage(exc))
+        except click.ClickException as exc:
+            failure = exc if isinstance(exc, Failure) else Failure(exc.format_message())
+            code = _report(failure)
+        except click.Abort:
+            code = _report(Failure("interrupted", INTERRUPTED))
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(failure: Failure) -> int:
+    failure.show()
+    return failure.code
+
+
+@click.group(
+    cls=Lms,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--verbose", is_flag=True, help="Show what happens, and tracebacks.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
+    """Run language models on this machine.
+
+    \b
+    Example:
+      lms get smollm2-135m-instruct
+      lms server start
+      lms load smollm2-135m-instruct
+    """
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+if __name__ == "__main__":
+    main(prog_name="lms")

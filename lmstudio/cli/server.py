@@ -1,0 +1,183 @@
+"""`lms server`: start, stop and status."""
+
+from __future__ import annotations
+
+import click
+
+from . import background
+from .background import Server, greets, reachable
+from .failures import Failure
+from .output import print_json, say
+
+PORT = 1234
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def server(ctx: click.Context) -> None:
+    """Start, stop and look at the server.
+
+    \b
+    Example:
+      lms server start
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@server.command()
+@click.option(
+    "--port",
+    "-p",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--bind",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 opens the server to the network.",
+)
+@click.option(
+    "--cors",
+    type=bool,
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    metavar="",
+    help="Let every website talk to the server.",
+)
+@click.option("--foreground", is_flag=True, help="Run in this terminal until Ctrl-C.")
+@click.pass_context
+def start(
+    ctx: click.Context, port: int, bind: str, cors: bool, foreground: bool
+) -> None:
+    """Start the server in the background, and return when it answers.
+
+    \b
+    Example:
+      lms server start --port 8080
+    """
+    if foreground:
+        ctx.exit(_run(port, bind, cors))
+    with background.starting():
+        found = _running(port, bind)
+        state = "is running" if found is None else "is running already"
+        found = found or background.start(port, bind, cors)
+    say(f"The server {state} at {found.address}")
+
+
+@server.command()
+def stop() -> None:
+    """Stop the server that runs in the background.
+
+    \b
+    Example:
+      lms server stop
+    """
+    known = background.written_down()
+    if known is not None and known.is_in_background:
+        by_itself = background.stop(known)
+        how = "Stopped" if by_itself else "Killed, as it did not end by itself,"
+        say(f"{how} the server at {known.address}")
+        return
+    if known is not None and not known.answers:
+        background.forget(known)  # it was killed, and could not do so itself
+    other = running_server()
+    if other is not None:
+        process = f" (process {other.pid})" if other.pid else ""
+        raise Failure(
+            f"the server at {other.address} is not one of `lms server start` with this"
+            f" home folder: end the program that it runs in{process}"
+        )
+    say("The server is not running")
+
+
+@server.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """Show whether the server is running, and where.
+
+    \b
+    Example:
+      lms server status --json
+    """
+    found = running_server()
+    if as_json:
+        print_json(status_of(found))
+    else:
+        say(status_text(found))
+
+
+def running_server() -> Server | None:
+    """The server that was written down, or whatever greets on the usual port."""
+    for found in (background.written_down(), Server("127.0.0.1", PORT)):
+        if found is not None and found.answers:
+            return found
+    return None
+
+
+def status_of(found: Server | None) -> dict[str, object]:
+    """What ``--json`` prints of a server, None for none."""
+    if found is None:
+        return {"running": False, "port": None}
+    return {
+        "running": True,
+        "port": found.port,
+        "host": found.host,
+        "address": found.address,
+        "pid": found.pid,
+    }
+
+
+def status_text(found: Server | None) -> str:
+    """The same for people."""
+    if found is None:
+        return "The server is not running; `lms server start` starts it"
+    process = f" (process {found.pid})" if found.pid else ""
+    return f"The server is running at {found.address}{process}"
+
+
+def _running(port: int, bind: str) -> Server | None:
+    """The server that runs where one is to be started; None if it can be.
+
+    Raises:
+        Failure: Another one of this home folder runs, or this one does not answer.
+        LMStudioOSError: The port can't be had.
+    """
+    known = background.written_down()
+    if known is not None and known.is_in_background:
+        if port not in (0, known.port):
+            raise Failure(
+                f"a server runs already at {known.address} (process {known.pid});"
+                " `lms server stop` ends it, and with LMSTUDIO_HOME set to another"
+                " folder a second one can run"
+            )
+        if not known.answers:
+            raise Failure(
+                f"the server at {known.address} (process {known.pid}) does not answer;"
+                " `lms server stop` ends it"
+            )
+        return known
+    from lmstudio.server import ports
+
+    host = reachable(bind)
+    if port and greets(host, port):
+        return Server(host, port)
+    ports.listen(bind, port).close()  # or say at once why it can't be done
+    return None
+
+
+def _run(port: int, bind: str, cors: bool) -> int:
+    """Run the server in this process until it is told to end; returns its exit code."""
+    from lmstudio.server.__main__ import main
+
+    found = _running(port, bind)
+    if found is not None:
+        say(f"The server is running already at {found.address}")
+        return 0
+    arguments = ["--port", str(port), "--bind", bind]
+    return main(arguments + (["--cors"] if cors else []))
