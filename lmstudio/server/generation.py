@@ -122,6 +122,7 @@ class Generation:
         self._texts: list[str] = []  # the output so far
         self._start = ""  # of structured output, until it is long enough to be checked
         self._overruns = 0
+        self._was_cut = False  # the prompt that the engine has now
         self._is_cancelled = False
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
@@ -276,9 +277,10 @@ class Generation:
         self._overruns += 1
         context = self._model.context_length
         if isinstance(outcome, ContextOverflow):
-            if self._overruns > MAX_OVERRUNS:
+            if self._was_cut:  # and yet too long: the engine has no room at all
                 raise outcome
             context = min(context, outcome.context_length)
+        self._was_cut = isinstance(outcome, ContextOverflow)
         output = "".join(self._texts)
         generated = await self._model.tokenize(output) if output else []
         room = context // 4

@@ -16,7 +16,8 @@ async def shorten(
 
     ``truncateMiddle`` keeps the system prompt and the first message of the user, and
     cuts right after them. ``rollingWindow`` drops the oldest messages after the system
-    prompt. Where no whole messages can be kept, tokens are cut.
+    prompt. Where no whole messages can be kept, tokens are cut. The middle of raw text
+    is the middle; its window keeps the end.
 
     Args:
         policy: ``"truncateMiddle"`` or ``"rollingWindow"``.
@@ -31,6 +32,8 @@ async def shorten(
         rolled = await _roll(prompt, budget, generated)
         if rolled is not None:
             return rolled
+    elif not prompt.turns:  # raw text is one long message
+        return cut(full, len(full), budget)
     else:
         opening += [t for t in prompt.turns[len(opening) :][:1] if t["role"] == "user"]
     return cut(full, await _shared_start(prompt, opening, full), budget)

@@ -37,7 +37,6 @@ _BY_NAME = ("$defs", "definitions", "patternProperties", "properties")
 #: One step through a regular expression: an escape, a set, a group, or a character.
 _REGEX_STEP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P=|<?[=!])|.", re.S)
 _REGEX_REFUSED = re.compile(r"\\[1-9bB]|\(\?.+")
-_JSON_START = re.compile(r'\s*(?:["{\[\d-]|t(?:r|$)|f(?:a|$)|n(?:u|$)|$)')
 _ROOT_RULE = re.compile(r"^\s*root\s*::=", re.M)
 
 _Path = tuple[str, ...]
@@ -63,7 +62,7 @@ class Structure:
 
         An engine that could not use a schema generates free text without a word.
         """
-        if self.grammar is None and not _JSON_START.match(text):
+        if self.grammar is None and not _may_be_json(text.lstrip()):
             raise GenerationError(
                 "The engine could not hold the output to the schema",
                 f"It begins with {shown(text)}",
@@ -111,7 +110,7 @@ def _json_structure(schema: Any) -> Structure:
         return Structure(json_schema={})
     if not isinstance(schema, Mapping):
         raise _wrong(f"{SCHEMA_KEY} must be an object, not {shown(schema)}")
-    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+    from jsonschema.exceptions import SchemaError
 
     try:
         _validator(schema).check_schema(schema)
@@ -144,7 +143,7 @@ def _grammar_structure(grammar: Any) -> Structure:
 
 def _validator(schema: Mapping[str, Any]) -> Any:
     """The class that validates by a schema, of the draft that the schema names."""
-    from jsonschema import validators  # type: ignore[import-untyped]
+    from jsonschema import validators
 
     return validators.validator_for(schema, validators.Draft202012Validator)
 
@@ -218,6 +217,16 @@ def _cleaned(schema: Any) -> Any:
         else:
             made[key] = _cleaned(value) if key in _SCHEMA else value
     return made
+
+
+def _may_be_json(start: str) -> bool:
+    """Whether a text without leading space can be the beginning of JSON."""
+    if not start or start[0] in '"{[-0123456789':
+        return True
+    return any(
+        start.startswith(word) or word.startswith(start)
+        for word in ("true", "false", "null")
+    )
 
 
 def _no_constant(name: str) -> Any:

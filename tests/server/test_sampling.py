@@ -1,0 +1,327 @@
+"""Settings of a prediction reach the engine checked, or are refused by their keys."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from lmstudio.server.engine import Sampling
+from lmstudio.server.sampling import (
+    GenerationError,
+    ReasoningTags,
+    effective,
+    read_options,
+)
+from lmstudio.wire.common import KVConfig
+from server.scripted import config
+
+
+def checked(value):
+    return {"checked": True, "value": value}
+
+
+def off(value=1):
+    return {"checked": False, "value": value}
+
+
+def test_defaults():
+    """Without settings, sampling is what the application does by default."""
+    options = read_options(KVConfig())
+
+    assert Sampling(
+        temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, repeat_penalty=1.1
+    ) == (options.sampling)
+    assert None is options.max_tokens
+    assert () == options.stop_strings
+    assert "truncateMiddle" == options.overflow
+    assert ReasoningTags(start="<think>", end="</think>") == options.reasoning
+
+
+def test_everything_given():
+    """Each setting arrives in its own field."""
+    options = read_options(
+        config(
+            temperature=0,
+            topKSampling=3,
+            topPSampling=checked(0.5),
+            minPSampling=checked(0.25),
+            repeatPenalty=checked(1.5),
+            seed=checked(7),
+            logProbs=checked(2),
+            maxPredictedTokens=checked(9.0),
+            stopStrings=["a", "b"],
+            toolCallStopStrings=["c"],
+            contextOverflowPolicy="rollingWindow",
+            systemPrompt="Be brief.",
+            reasoning__enableThinking=False,
+            llama__presencePenalty=checked(0.1),
+            llama__frequencyPenalty=checked(0.2),
+            llama__xtcProbability=checked(0.3),
+            llama__xtcThreshold=checked(0.4),
+            llama__logitBias=[[5, -1.5], [6, "-inf"]],
+        )
+    )
+
+    assert (
+        Sampling(
+            temperature=0,
+            top_k=3,
+            top_p=0.5,
+            min_p=0.25,
+            repeat_penalty=1.5,
+            presence_penalty=0.1,
+            frequency_penalty=0.2,
+            xtc_probability=0.3,
+            xtc_threshold=0.4,
+            seed=7,
+            logit_bias={5: -1.5, 6: False},
+        )
+        == options.sampling
+    )
+    assert (9, 2) == (options.max_tokens, options.logprobs)
+    assert (("a", "b"), ("c",)) == (
+        options.stop_strings,
+        options.tool_call_stop_strings,
+    )
+    assert "rollingWindow" == options.overflow
+    assert ("Be brief.", False) == (options.system_prompt, options.enable_thinking)
+
+
+@pytest.mark.parametrize("value", [off(0.5), checked(False)], ids=["js", "python"])
+def test_off(value):
+    """Both ways in which clients write "off" switch a setting off."""
+    options = read_options(
+        config(
+            topPSampling=value,
+            minPSampling=value,
+            repeatPenalty=value,
+            seed=value,
+            logProbs=value,
+            maxPredictedTokens=value,
+            llama__presencePenalty=value,
+            llama__xtcProbability=value,
+        )
+    )
+
+    assert (1.0, 0.0, 1.0) == (
+        options.sampling.top_p,
+        options.sampling.min_p,
+        options.sampling.repeat_penalty,
+    )
+    assert (0.0, 0.0) == (
+        options.sampling.presence_penalty,
+        options.sampling.xtc_probability,
+    )
+    assert (None, None, None) == (
+        options.sampling.seed,
+        options.logprobs,
+        options.max_tokens,
+    )
+
+
+def test_no_limit_as_minus_one():
+    """A limit of -1 tokens, as older clients write it, is no limit."""
+    assert None is read_options(config(maxPredictedTokens=checked(-1))).max_tokens
+
+
+def test_minus_one_elsewhere():
+    """-1 means random for the seed, all for top-k and none for the repeat penalty."""
+    sampling = read_options(
+        config(seed=checked(-1), topKSampling=-1, repeatPenalty=checked(-1))
+    ).sampling
+
+    assert (None, 0, 1.0) == (sampling.seed, sampling.top_k, sampling.repeat_penalty)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"temperature": "hot"},
+            "llm.prediction.temperature must be a number of at least 0, not 'hot'",
+        ),
+        (
+            {"temperature": -1},
+            "llm.prediction.temperature must be a number of at least 0, not -1",
+        ),
+        (
+            {"temperature": float("nan")},
+            "llm.prediction.temperature must be a number of at least 0, not nan",
+        ),
+        (
+            {"topPSampling": checked(2)},
+            "llm.prediction.topPSampling must be a number from 0 to 1, not 2",
+        ),
+        (
+            {"topKSampling": 501},
+            "llm.prediction.topKSampling must be a whole number from -1 to 500, "
+            "not 501",
+        ),
+        (
+            {"maxPredictedTokens": checked(0)},
+            "llm.prediction.maxPredictedTokens must be a whole number of at least 1, "
+            "not 0",
+        ),
+        (
+            {"repeatPenalty": checked(0)},
+            "llm.prediction.repeatPenalty must be a number above 0, or -1 for none, "
+            "not 0",
+        ),
+        (
+            {"seed": checked(2**32)},
+            "llm.prediction.seed must be a whole number from -1 to 4294967295, "
+            "not 4294967296",
+        ),
+        (
+            {"stopStrings": ["a", ""]},
+            "llm.prediction.stopStrings must be a list of non-empty strings, "
+            "not ['a', '']",
+        ),
+        (
+            {"contextOverflowPolicy": "explode"},
+            "llm.prediction.contextOverflowPolicy must be one of 'stopAtLimit', "
+            "'truncateMiddle', 'rollingWindow', not 'explode'",
+        ),
+        (
+            {"llama__logitBias": [[-3, 1]]},
+            "llm.prediction.llama.logitBias must be pairs with a token id >= 0, not -3",
+        ),
+        (
+            {
+                "reasoning__parsing": {
+                    "enabled": True,
+                    "startString": "",
+                    "endString": "x",
+                }
+            },
+            "llm.prediction.reasoning.parsing must be an object with non-empty "
+            "startString and endString, not {'enabled': True, 'startString': '', "
+            "'endString': 'x'}",
+        ),
+        (
+            {"tools": {"type": "toolArray", "tools": [{"type": "function"}]}},
+            "llm.prediction.tools.tools must be a list of {'type': 'function', "
+            "'function': {'name': ..., ...}}, not {'type': 'function'}",
+        ),
+        (
+            {"tools": {"type": "magic"}},
+            "llm.prediction.tools must be {'type': 'none'} or {'type': 'toolArray', "
+            "'tools': [...]}, not {'type': 'magic'}",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_wrong_value(values, message):
+    """A wrong value is refused, with its key and what would be right."""
+    with pytest.raises(GenerationError) as caught:
+        read_options(config(**values))
+
+    assert message == caught.value.title
+    assert "invalidSetting" == caught.value.code
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"llama__tailFreeSampling": checked(0.5)},
+        {"llama__locallyTypicalSampling": checked(0.5)},
+        {"llama__mirostatSampling": {"version": 2}},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_samplers_that_are_not_offered(values):
+    """A sampler that nobody here knows is refused rather than left out in silence."""
+    key = next(iter(values)).replace("__", ".")
+
+    with pytest.raises(GenerationError, match=f"{key}: this server has no such"):
+        read_options(config(**values))
+
+
+def test_samplers_that_are_off():
+    """Samplers that are not offered may be mentioned as long as they do nothing."""
+    options = read_options(
+        config(
+            llama__tailFreeSampling=off(0.5),
+            llama__locallyTypicalSampling=checked(1),
+            llama__mirostatSampling={"version": 0},
+        )
+    )
+
+    assert 40 == options.sampling.top_k
+
+
+def test_draft_model_is_logged(caplog):
+    """A draft model changes the speed only: it is ignored, and the log says so."""
+    with caplog.at_level(logging.WARNING, "lmstudio"):
+        read_options(config(speculativeDecoding__draftModel="small"))
+
+    assert [
+        "llm.prediction.speculativeDecoding.draftModel is not supported yet and ignored"
+    ] == caplog.messages
+
+
+TOOL = {"type": "function", "function": {"name": "add"}}
+TOOLS = {"type": "toolArray", "tools": [TOOL]}
+
+
+@pytest.mark.parametrize(
+    ("values", "tools"),
+    [
+        ({}, ()),
+        ({"tools": {"type": "none"}}, ()),
+        ({"tools": {"type": "toolArray"}}, ()),
+        ({"tools": TOOLS}, (TOOL,)),
+        ({"tools": TOOLS, "toolChoice": {"type": "generic", "mode": "auto"}}, (TOOL,)),
+        ({"tools": TOOLS, "toolChoice": {"type": "generic", "mode": "none"}}, ()),
+    ],
+)
+def test_tools(values, tools):
+    """The model sees the tools that it is given and may choose."""
+    assert tools == read_options(config(**values)).tools
+
+
+def test_forced_tools_are_refused():
+    """A tool call that must happen can't be promised yet."""
+    choice = {"type": "generic", "mode": "required"}
+
+    with pytest.raises(GenerationError, match="cannot force a tool call yet"):
+        read_options(config(tools=TOOLS, toolChoice=choice))
+
+
+def test_reasoning_tags():
+    """Thoughts may have tags of their own, or not be told apart."""
+    tags = {"enabled": True, "startString": "<a>", "endString": "<b>"}
+
+    assert (
+        ReasoningTags(start="<a>", end="<b>")
+        == read_options(config(reasoning__parsing=tags)).reasoning
+    )
+    assert (
+        None
+        is read_options(config(reasoning__parsing={**tags, "enabled": False})).reasoning
+    )
+
+
+def test_effective_has_defaults_and_both_fields_of_checkboxes():
+    """What is reported holds the defaults, and nothing that strict readers refuse."""
+    made = effective(
+        config(
+            temperature=0.5,
+            minPSampling=0.25,
+            maxPredictedTokens=checked(False),
+            unheardOf=[1],
+            structured=None,
+        )
+    )
+
+    assert {
+        "llm.prediction.temperature": 0.5,
+        "llm.prediction.topKSampling": 40,
+        "llm.prediction.topPSampling": checked(0.95),
+        "llm.prediction.minPSampling": checked(0.25),
+        "llm.prediction.repeatPenalty": checked(1.1),
+        "llm.prediction.contextOverflowPolicy": "truncateMiddle",
+        "llm.prediction.maxPredictedTokens": off(1),
+        "llm.prediction.unheardOf": [1],
+    } == {field.key: field.value for field in made.fields}
