@@ -246,8 +246,12 @@ class Generation:
                 return "contextLengthReached", None
             return None
         self._meter.round_done(outcome)
-        if outcome.reason == "context" and self._may_overrun(outcome):
-            return None
+        if outcome.reason == "context":
+            limit = self._options.max_tokens
+            if limit is not None and self._meter.predicted >= limit:
+                return "maxPredictedTokensReached", None  # both at once
+            if self._may_overrun(outcome):
+                return None
         word = outcome.stop_word
         if outcome.reason == "word" and word is not None:
             return self._stop_by(word)
@@ -281,12 +285,13 @@ class Generation:
                 raise outcome
             context = min(context, outcome.context_length)
         self._was_cut = isinstance(outcome, ContextOverflow)
+        # All that is kept has to be read again, so output makes room for more of it.
+        room = context // 4 if self._was_cut else context // 2
         output = "".join(self._texts)
         generated = await self._model.tokenize(output) if output else []
-        room = context // 4
         if self._options.max_tokens is not None:
             room = min(room, self._options.max_tokens - self._meter.predicted)
-        budget = max(1, context - max(1, room))
+        budget = max(1, context - room - 1)  # engines want one token to spare
         return await shorten(self._prompt, self._options.overflow, budget, generated)
 
 

@@ -15,16 +15,16 @@ from .sampling import GenerationError
 KEY = "llm.prediction.structured"
 SCHEMA_KEY = f"{KEY}.jsonSchema"
 
-#: Keywords that no engine here can enforce: with one of them llama.cpp drops the whole
-#: schema and generates free text.
+#: Keywords that no engine here can enforce. llama.cpp passes over them or, by its own
+#: defaults, drops the whole schema and generates free text.
 REFUSED = {
     *("$dynamicAnchor", "$dynamicRef", "$recursiveRef", "contains"),
     *("dependencies", "dependentRequired", "dependentSchemas", "else", "if"),
     *("maxContains", "minContains", "not", "propertyNames", "then"),
     *("unevaluatedItems", "unevaluatedProperties", "uniqueItems"),
 }
-#: Formats that the engine enforces. With any other it would drop the whole schema;
-#: a format is a remark in JSON schema, so others are left out.
+#: Formats that llama.cpp enforces. With any other it would drop the whole schema; a
+#: format is a remark in JSON schema, so others are left out.
 FORMATS = {
     *("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6"),
     *("time", "uuid"),

@@ -115,6 +115,14 @@ def test_template_that_wants_the_beginning():
         assert "(" + WHOLE[-19:] == left
 
 
+def test_template_that_begins_otherwise():
+    """Where a shorter history begins otherwise, the head is what both share."""
+    template = "({{ messages | length }}" + TEMPLATE
+    left = shortened("truncateMiddle", 20, template=template)
+
+    assert "(" + WHOLE[-19:] == left
+
+
 @pytest.mark.parametrize(
     ("head", "budget", "left"),
     [

@@ -127,11 +127,12 @@ def test_names_and_data_are_no_keywords():
 
 
 @pytest.mark.parametrize(
-    "reference", ["http://example.org/x", "#anchor", "#/$defs/y", "other.json"]
+    "reference",
+    ["http://example.org/x", "#anchor", "#/$defs/y", "#/allOf/1", "other.json"],
 )
 def test_references_elsewhere(reference):
     """A reference to something outside the schema, or to nothing, is refused."""
-    schema = {"$ref": reference, "$defs": {"x": {"type": "string"}}}
+    schema = {"$ref": reference, "$defs": {"x": {"type": "string"}}, "allOf": [{}]}
 
     assert f"$ref '{reference}' at #, which is not in the schema" in refused(schema)
 
@@ -241,3 +242,10 @@ def test_wrong_grammar(grammar):
 
     assert "gbnfGrammar must be a GBNF grammar" in caught.value.title
     assert "invalidGrammar" == caught.value.code
+
+
+def test_boolean_schemas():
+    """Within a schema, True and False are schemas as well."""
+    schema = {"properties": {"a": True}, "additionalProperties": False}
+
+    assert schema == of(schema).json_schema
