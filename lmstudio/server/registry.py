@@ -194,6 +194,7 @@ class Registry:
         for instance in list(self._instances.values()):
             if instance.owner is owner:
                 log.info("unloading %s: its client is gone", instance.identifier)
+                self._forget(instance)  # at once: the client may come back and load
                 self._spawn(self._remove(instance))
 
     async def close(self) -> None:

@@ -52,6 +52,7 @@ class Server:
         self._started = threading.Event()
         self._problem: BaseException | None = None
         self._web: _Uvicorn | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(
             target=self._run, name="lmstudio-server", daemon=True
         )
@@ -99,6 +100,7 @@ class Server:
             self._started.set()
 
     async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
         service = self._service_of()
         app = App(service, cors=self._cors)
         config = uvicorn.Config(
@@ -146,6 +148,11 @@ class _Uvicorn(uvicorn.Server):
         # uvicorn would cut the connections in the middle of what they were doing.
         await self._app.stop("The server is shutting down")
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport is not None:
+                transport.abort()  # a client that has not read for all that time
+        await asyncio.sleep(0)  # so that the transports are closed before the loop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
