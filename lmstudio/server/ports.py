@@ -42,11 +42,14 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         PortUnavailable: The port is taken or reserved, or the host is another machine.
     """
+    if not 0 <= port <= 65535:  # the system would take it modulo 65536
+        problem = "ports are numbers from 0 to 65535"
+        raise PortUnavailable(host, port, problem, None)
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except (socket.gaierror, UnicodeError, OverflowError) as exc:
+    except (socket.gaierror, UnicodeError) as exc:
         problem = f"there is no such host ({exc})"
         raise PortUnavailable(host, port, problem, None) from exc
     # What most clients try first comes first: localhost is often ::1 as well.
