@@ -22,6 +22,7 @@ DRAGON = {
         "age": {"type": "integer", "minimum": 1, "maximum": 5000},
     },
     "required": ["name", "color", "age"],
+    "additionalProperties": False,
 }
 
 

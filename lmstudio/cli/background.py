@@ -9,10 +9,13 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import attrs
+
+import lmstudio
 
 from . import processes
 from .failures import Failure
@@ -176,14 +179,6 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         os.replace(log, log.with_suffix(".log.1"))
-    # It runs in a folder of its own: files of the folder we are in must not be taken
-    # for modules, and that folder can be removed. So relative paths are made absolute.
-    environment = dict(os.environ)
-    if folders := environment.get("PYTHONPATH"):
-        absolute = [os.path.abspath(folder) for folder in folders.split(os.pathsep)]
-        environment["PYTHONPATH"] = os.pathsep.join(absolute)
-    if environment.get("LMSTUDIO_HOME"):
-        environment["LMSTUDIO_HOME"] = str(log.parent.parent)
     windows = ("DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP")
     with log.open("wb") as file:
         return subprocess.Popen(
@@ -192,10 +187,31 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=log.parent,
-            env=environment,
+            env=_environment(),
             start_new_session=True,
             creationflags=sum(getattr(subprocess, name, 0) for name in windows),
         )
+
+
+def _environment() -> dict[str, str]:
+    """Our environment for a process in another folder.
+
+    It does not run in ours: a file there could be taken for a module, and the folder
+    may go. So relative paths are made absolute, and the package stays findable when it
+    was found in the folder that we are in.
+    """
+    environment = dict(os.environ)
+    if environment.get("LMSTUDIO_HOME"):
+        environment["LMSTUDIO_HOME"] = str(log_file().parents[1])
+    given = environment.get("PYTHONPATH", "").split(os.pathsep)
+    folders = [os.path.abspath(folder) for folder in given if folder]
+    package = str(Path(lmstudio.__file__).absolute().parents[1])
+    installed = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    if package not in (*installed, *folders):
+        folders.append(package)
+    if folders:
+        environment["PYTHONPATH"] = os.pathsep.join(folders)
+    return environment
 
 
 def _is_up(pid: int) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from lmstudio.cli import background, processes
 from lmstudio.cli.background import Server
 from lmstudio.cli.failures import Failure
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -152,18 +155,24 @@ def test_interrupted(monkeypatch):
     # The look for leftovers of tests/conftest.py sees whether it still runs.
 
 
-def test_where_it_runs(monkeypatch, home, tmp_path):
-    """The server runs in its own folder, and relative paths mean what they meant."""
+@pytest.mark.parametrize(
+    ("installed", "added"), [(True, []), (False, [str(ROOT)])], ids=str
+)
+def test_where_it_runs(monkeypatch, home, tmp_path, installed, added):
+    """The server runs in its own folder, and all that we found by paths it finds."""
     show = "os.getcwd(), os.environ['LMSTUDIO_HOME'], os.environ['PYTHONPATH']"
     run_instead(monkeypatch, f"import os, sys; sys.exit(' '.join([{show}]))")
+    where = str(ROOT) if installed else "/elsewhere"
+    monkeypatch.setattr(background.sysconfig, "get_path", lambda _: where)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMSTUDIO_HOME", "home")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "lib"]))
     with pytest.raises(Failure) as caught:
         background.start(0, "127.0.0.1", False)
 
-    paths = f"{home / '.internal'} {home} {tmp_path}{os.pathsep}{tmp_path / 'lib'}"
-    assert caught.value.message.endswith(paths)
+    folders = os.pathsep.join([str(tmp_path), str(tmp_path / "lib"), *added])
+    expected = f"{home / '.internal'} {home} {folders}"
+    assert caught.value.message.endswith(f"ends with: {expected}")
 
 
 def test_keeps_the_last_log(monkeypatch, home):

@@ -25,7 +25,7 @@ NAME = "smollm2-135m-instruct"
 @pytest.fixture
 def models(home, monkeypatch, model_file):
     """The models folder, with the model in the place where `lms get` puts it."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the demo stands in another folder
     place = home / "models" / starters.STARTERS[NAME].path
     place.parent.mkdir(parents=True)
     place.symlink_to(model_file)
@@ -36,7 +36,7 @@ def models(home, monkeypatch, model_file):
 def running(models, lms):
     """A server in the background."""
     words = [sys.executable, "-m", "lmstudio.cli.main", "server", "start", "--port=0"]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     found = background.written_down()
     yield found
     if found.is_in_background:
@@ -78,7 +78,7 @@ def test_a_file_that_is_no_model(lms, running, models):
     broken.write_bytes(b"this is no model")
     result = lms("load", "acme/broken/broken.gguf")
 
-    assert (result.exit_code, result.stdout) in ((1, ""), (4, ""))
+    assert (1, "") == (result.exit_code, result.stdout)
     assert re.fullmatch(r"lms: .*broken\.gguf.*\n", result.stderr)
     assert running.answers
 

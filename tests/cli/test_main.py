@@ -76,6 +76,7 @@ def test_commands_of_the_guide(line):
         (["server", "start", "--porto", "1"], "see `lms server start --help`"),
         (["server", "start", "--port", "70000"], "70000 is not in the range"),
         (["load", "a", "--gpu", "2"], "'2' is not 0 to 1, 'max' or 'off'"),
+        (["load", "a", "--gpu", "all"], "'all' is not 0 to 1, 'max' or 'off'"),
         (["load", "a", "--gpu", "nan"], "'nan' is not 0 to 1, 'max' or 'off'"),
         (["load", "a", "-c", "many"], "'many' is not a valid integer"),
         (["load", "a", "--ttl", "0"], "0 is not in the range"),

@@ -27,13 +27,11 @@ def usual_port(monkeypatch, closed_port):
 
 
 @pytest.fixture
-def shell(home, monkeypatch):
+def shell(home):
     """Runs `lms` in a process of its own; stops the server at the end."""
-    # The server runs in another folder, and the package need not be installed.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*LMS, *words], capture_output=True, text=True)
+        return subprocess.run([*LMS, *words], capture_output=True, text=True, cwd=ROOT)
 
     yield run
     known = background.written_down()
@@ -137,7 +135,9 @@ def test_a_server_that_hangs(lms, running, monkeypatch):
 def test_two_at_once(shell):
     """Of two that are started at once, one runs, and both commands succeed."""
     words = [*LMS, "server", "start", "--port", "0"]
-    starting = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(2)]
+    starting = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(2)
+    ]
     said = sorted(process.communicate()[0].decode() for process in starting)
 
     assert [0, 0] == [process.returncode for process in starting]
@@ -153,7 +153,9 @@ def test_two_at_once(shell):
 def test_foreground(shell, number):
     """In the foreground it runs until it is told to end, and ends well."""
     words = [*LMS, "server", "start", "--foreground", "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
         assert process.stdout.readline().startswith("serving on ws://127.0.0.1:")
         found = background.written_down()
         assert process.pid == found.pid and found.is_in_background
