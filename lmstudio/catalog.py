@@ -33,18 +33,60 @@ SHARED_TTL = 3600.0
 UNLOAD_TIME = 5.0
 
 
+class Owned:
+    """The models that a client loaded for itself, and frees when it closes."""
+
+    def __init__(self) -> None:
+        self._infos: list[InstanceInfo] = []
+        self._adding = threading.Lock()  # guards the list
+
+    def add(self, info: InstanceInfo) -> None:
+        """Remember a model."""
+        with self._adding:
+            self._infos.append(info)
+
+    def unload(self, session: Session) -> None:
+        """Unload all of them. Never raises."""
+        with self._adding:
+            infos, self._infos = self._infos, []
+        for info in infos:
+            try:
+                _release(session, info)
+            except LMStudioError as exc:
+                log.debug("could not unload %s: %s", info.identifier, exc)
+                return  # the connection is gone, so the others fail as well
+
+
+def _release(session: Session, info: InstanceInfo) -> None:
+    """Unload one instance, if it is still there."""
+    # By its reference: another model may have taken the identifier since.
+    specifier = ModelSpecifier(
+        type="instanceReference", instance_reference=info.instance_reference
+    )
+    ask = GetModelInfo(specifier=specifier, throw_if_not_found=False)
+    try:
+        found = call(session, "llm", "getModelInfo", ask, timeout=UNLOAD_TIME)
+    except LookupError:
+        return
+    if found is not None:
+        unload = Unload(identifier=found.identifier)
+        call(session, "llm", "unloadModel", unload, timeout=UNLOAD_TIME)
+
+
 class LLMs:
     """The text models of a server: ``client.llm``."""
 
     def __init__(
-        self, session: Session, timeout: float | None, call_time: float | None
+        self,
+        session: Session,
+        owned: Owned,
+        timeout: float | None,
+        call_time: float | None,
     ) -> None:
         self._session = session
+        self._owned = owned
         self._timeout = timeout
         self._call_time = call_time
-        # Instances that this client loaded for itself. Guarded by the lock.
-        self._owned: dict[str, InstanceInfo] = {}
-        self._owning = threading.Lock()
 
     def load(
         self,
@@ -104,8 +146,7 @@ class LLMs:
             on_progress = _logged(path, on_progress)
         info = self._run("loadModel", parameter, on_progress, signal, timeout)
         if not keeps:
-            with self._owning:
-                self._owned[info.instance_reference] = info
+            self._owned.add(info)
         return self._handle(info, preset)
 
     def load_new_instance(
@@ -222,31 +263,6 @@ class LLMs:
             LMStudioModelNotFoundError: No loaded model has that identifier.
         """
         self._call("unloadModel", Unload(identifier=_name(identifier, "identifier")))
-
-    def close(self) -> None:
-        """Unload what this client loaded for itself. Never raises."""
-        with self._owning:
-            owned, self._owned = list(self._owned.values()), {}
-        for info in owned:
-            try:
-                self._release(info)
-            except LMStudioError as exc:
-                log.debug("could not unload %s: %s", info.identifier, exc)
-                return  # the connection is gone, so the others fail as well
-
-    def _release(self, info: InstanceInfo) -> None:
-        # By its reference: another model may have taken the identifier since.
-        specifier = ModelSpecifier(
-            type="instanceReference", instance_reference=info.instance_reference
-        )
-        ask = GetModelInfo(specifier=specifier, throw_if_not_found=False)
-        try:
-            found = self._call("getModelInfo", ask, UNLOAD_TIME)
-        except LookupError:
-            return
-        if found is not None:
-            unload = Unload(identifier=found.identifier)
-            self._call("unloadModel", unload, UNLOAD_TIME)
 
     def _run(
         self,

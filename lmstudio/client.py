@@ -10,7 +10,7 @@ from typing import Any
 
 from .address import Address
 from .calls import CALL_TIME
-from .catalog import LLMs, System
+from .catalog import LLMs, Owned, System
 from .errors import LMStudioConnectionError, LMStudioValueError, shown
 from .session import Session, credentials
 
@@ -70,11 +70,16 @@ class LMStudioClient:
         }
         address = _address(self._settings["base_url"])
         self._session = Session(address, identifier, passkey)
-        self.llm = LLMs(self._session, self._timeout, self._idle_timeout)
+        self._owned = Owned()
+        self.llm = LLMs(self._session, self._owned, self._timeout, self._idle_timeout)
         self.system = System(self._session, self._idle_timeout)
-        self._closing = weakref.finalize(self, _close_soon, self._session, self.llm)
+        # The session lives as long as the client, a handle or a prediction of it
+        # does: in `LMStudioClient().llm.load(...)` nobody holds the client itself.
+        self._closing = weakref.finalize(
+            self._session, _close_soon, vars(self._session), self._owned
+        )
         self._closing.atexit = False  # there is one for all, below
-        _clients.add(self)
+        _live[self._session] = self._owned
 
     @property
     def address(self) -> str:
@@ -97,8 +102,8 @@ class LMStudioClient:
         from any thread.
         """
         if self._closing.detach() is not None:
-            _clients.discard(self)
-            _close(self._session, self.llm)
+            _live.pop(self._session, None)
+            _close(self._session, self._owned)
 
     def __enter__(self) -> LMStudioClient:
         return self
@@ -141,30 +146,35 @@ def _seconds(value: float | None, name: str) -> float | None:
     return float(value)
 
 
-def _close(session: Session, llm: LLMs) -> None:
+def _close(session: Session, owned: Owned) -> None:
     try:
-        llm.close()
+        owned.unload(session)
     finally:
         session.close()
 
 
-def _close_soon(session: Session, llm: LLMs) -> None:
-    """Close what a client left that nobody holds any more.
+def _close_soon(fields: dict[str, Any], owned: Owned) -> None:
+    """Close a session that nobody holds any more.
 
     A finalizer may run anywhere, so this only leaves a note for the worker. A session
-    that never connected has no worker, and nothing to close.
+    that never connected has no worker that runs, and nothing to close.
+
+    Args:
+        fields: What the session knew, since itself it is gone.
     """
-    session.worker.soon(lambda: _close(session, llm))
+    heir = Session.__new__(Session)
+    vars(heir).update(fields)
+    heir.worker.soon(lambda: _close(heir, owned))
 
 
-_clients: weakref.WeakSet[LMStudioClient] = weakref.WeakSet()
+_live: weakref.WeakKeyDictionary[Session, Owned] = weakref.WeakKeyDictionary()
 
 
 @atexit.register
 def _close_all() -> None:
     """At the end of the program: unload what clients own, close their connections."""
-    for client in list(_clients):
+    for session, owned in list(_live.items()):
         try:
-            client.close()
+            _close(session, owned)
         except LMStudioConnectionError:
             log.debug("at exit", exc_info=True)
