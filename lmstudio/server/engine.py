@@ -133,7 +133,7 @@ class Request:
         prompt: Text, or a list of texts and token ids in order. Control tokens in texts
             count as such; text of users that may hold some comes as ids.
         sampling: How tokens are chosen.
-        max_tokens: Stop after so many tokens; None generates until something else stops.
+        max_tokens: Stop after so many tokens; None has no limit.
         stop: Texts that end the generation; they are not part of the output.
         json_schema: The output is JSON that obeys this schema, already checked;
             ``{}`` is any JSON. None is free text.
@@ -172,7 +172,7 @@ class Piece:
     Attributes:
         text: What was generated, whole characters only; never empty.
         tokens: How many tokens it stands for, at least 0.
-        logprobs: One ``{"text", "id", "logProb", "candidates"}`` per token when asked for.
+        logprobs: One ``{"text", "id", "logProb", "candidates"}`` a token, if asked.
     """
 
     text: str
