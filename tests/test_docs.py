@@ -1,4 +1,4 @@
-"""The documentation is true: its code runs, its links lead somewhere, its tables fit."""
+"""The documentation is true: its code runs, its links and tables are right."""
 
 from __future__ import annotations
 
@@ -242,6 +242,31 @@ def test_facts_say_how_sure_they_are():
             elif in_facts and cells[-1] not in {*marks, "---"}:
                 wrong.append(f"{page.name}: {line}")
     assert [] == wrong
+
+
+def test_design_has_every_lock_of_the_client():
+    """The table of locks in docs/design.md is that of the code."""
+    text = (ROOT / "docs/design.md").read_text("utf-8")
+    told = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, re.MULTILINE)
+    files = sorted((ROOT / "lmstudio").glob("*.py"))
+    there = {(name, file.stem) for file in files for name in locks_in(file)}
+
+    assert sorted(there) == sorted(told)
+
+
+def locks_in(file: Path) -> set[str]:
+    """Names that a file binds to locks, or declares as such."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        made = {ast.unparse(n) for n in ast.walk(node.value)}
+        if made & {f"threading.{kind}" for kind in ("Lock", "RLock", "Condition")}:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                each = target.elts if isinstance(target, ast.Tuple) else [target]
+                found |= {ast.unparse(one).rpartition(".")[2] for one in each}
+    return found
 
 
 def make_tables() -> ModuleType:
