@@ -159,6 +159,7 @@ class HTTPClient:
             f"Host: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
         ).encode()
         self._idle: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._closed = False
 
     async def call(self, path: str, parameter: Any = None) -> Any:
         """One request, a GET without a parameter; returns the parsed reply.
@@ -197,7 +198,8 @@ class HTTPClient:
         return Stream(reader, writer)
 
     def close(self) -> None:
-        """Drop the idle connection. Safe to repeat."""
+        """Drop the idle connection, and keep no other. Safe to repeat."""
+        self._closed = True
         if self._idle is not None:
             self._idle[1].transport.abort()
             self._idle = None
@@ -226,7 +228,7 @@ class HTTPClient:
             whole = "content-length" in headers  # nothing of it is left to read
             keep = whole and headers.get("connection", "").lower() != "close"
         finally:
-            if keep and self._idle is None:
+            if keep and self._idle is None and not self._closed:
                 self._idle = reader, writer
             else:
                 writer.transport.abort()

@@ -166,6 +166,7 @@ class LlamaCppModel:
         self._key = model.key
         self._batch_size = batch_size
         self._unloading = False
+        child.on_exit(http.close)
 
     async def read_properties(self) -> None:
         """Ask the child what it really loaded. `LlamaCppEngine.load` does."""
@@ -200,7 +201,7 @@ class LlamaCppModel:
             finally:
                 stream.close()
             if not reading.done:
-                raise ConnectionError("the stream ended without a result")
+                raise EngineError("The engine broke off its answer", "It has no end")
         except Refused as exc:
             raise refusal(exc) from exc
         except OSError as exc:

@@ -69,7 +69,7 @@ class Loading:
             return
         try:
             if line.startswith(llama_child.PREFIX):
-                self.ready.set_result(json.loads(line[len(llama_child.PREFIX) :]))
+                self.ready.set_result(_said(line[len(llama_child.PREFIX) :]))
             elif line.startswith(llama_child.STATE_PREFIX):
                 state = json.loads(line[len(llama_child.STATE_PREFIX) :])
                 self._report(load_progress(state))
@@ -80,6 +80,17 @@ class Loading:
         if progress > self._progress:
             self._progress = progress
             self._on_progress(progress)
+
+
+def _said(text: str) -> dict[str, Any]:
+    """What the child said of itself; a failure when that can't be read."""
+    try:
+        said: dict[str, Any] = json.loads(text)
+        if said["event"] == "ready":
+            int(said["port"])
+        return said
+    except (KeyError, TypeError, ValueError):
+        return {"event": "failed", "message": f"The child said {text[:200]!r}"}
 
 
 def load_progress(state: Any) -> float:
