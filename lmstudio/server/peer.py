@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..protocol.server import (
@@ -25,6 +25,7 @@ from .channels import CHANNELS, Ends
 from .clients import WrongPasskey
 from .failures import Failure, error_object
 from .service import Service
+from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Peer:
         self._close = close
         self._protocol = ServerProtocol(namespace)
         self._context: Context | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._ends: dict[int, Ends] = {}
         self._waiting: asyncio.TimerHandle | None = None
 
@@ -107,10 +108,10 @@ class Peer:
             self._service.observe(self._protocol.namespace, message)
         event, replies = self._protocol.receive(message)
         if isinstance(event, Call):
-            self._spawn(self._answer(event))
+            self._tasks.spawn(self._answer(event))
         elif isinstance(event, Channel):
             ends = self._ends[event.number] = Ends(self._sender(event.number))
-            self._spawn(self._serve(event, ends))
+            self._tasks.spawn(self._serve(event, ends))
         elif isinstance(event, Packet):
             self._ends[event.number].cancel()  # no endpoint has another packet
         elif isinstance(event, Authenticate):
@@ -130,10 +131,8 @@ class Peer:
         """The socket is closed: stop what ran on it and let go of the client."""
         if self._waiting is not None:
             self._waiting.cancel()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._tasks.cancel()
+        await self._tasks.join()
         if self._context is not None:
             self._service.clients.leave(self._context.client)
             self._context = None
@@ -155,7 +154,7 @@ class Peer:
             await self._send(self._protocol.refuse("Authentication took too long"))
             await self._close()
 
-        self._spawn(refuse())
+        self._tasks.spawn(refuse())
 
     async def _answer(self, call: Call) -> None:
         """Run one call and send its reply."""
@@ -201,8 +200,3 @@ class Peer:
 
     async def _send(self, message: Message) -> None:
         await self._send_text(encoded(message))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

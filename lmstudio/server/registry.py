@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from .engine import BadRequest, Engine, EngineError, ModelFile
 from .failures import Failure, domain_of, instance_gone, no_match, wrong_domain
 from .instances import Instance, Load, Use, Wanted
 from .loading import load_settings
+from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Registry:
         self._instances: dict[str, Instance] = {}
         self._loads: dict[str, Load] = {}  # by identifier: names that are taken
         self._shared: dict[str, Load] = {}  # by path: loads of `get_or_load`
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._uses = 0
 
     async def downloaded(self) -> list[ModelFile]:
@@ -120,7 +121,7 @@ class Registry:
             self._check_free(identifier)
         file, candidates = await self._resolve(name, domain)
         if identifier is None:
-            identifier = self._free(file.key)
+            identifier = _free(file.key, self._is_taken)
         else:
             self._check_free(identifier)  # the disk was read meanwhile
         load = Load(file, candidates, identifier, wanted.owner)
@@ -148,7 +149,7 @@ class Registry:
         if load is not None:
             load.followers += 1
             return load
-        load = Load(file, candidates, self._free(file.key))
+        load = Load(file, candidates, _free(file.key, self._is_taken))
         self._begin(load, wanted)
         self._shared[file.relative_path] = load
         return load
@@ -195,16 +196,15 @@ class Registry:
             if instance.owner is owner:
                 log.info("unloading %s: its client is gone", instance.identifier)
                 self._forget(instance)  # at once: the client may come back and load
-                self._spawn(self._remove(instance))
+                self._tasks.spawn(self._remove(instance))
 
     async def close(self) -> None:
         """Stop all loads and unload everything. Safe to repeat."""
         for load in list(self._loads.values()):
             load.task.cancel()
         for instance in list(self._instances.values()):
-            self._spawn(self._remove(instance))
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+            self._tasks.spawn(self._remove(instance))
+        await self._tasks.join()
         await self.engine.close()
 
     async def _resolve(
@@ -243,22 +243,8 @@ class Registry:
 
         load.followers = 1
         self._loads[load.identifier] = load
-        load.task = self._spawn(run())
+        load.task = self._tasks.spawn(run())
         load.task.add_done_callback(ended)
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None and not isinstance(error, EngineError):
-            log.error("unexpected failure", exc_info=error)
 
     async def _remove(self, instance: Instance) -> None:
         """Unload; the name is free at once."""
@@ -287,7 +273,7 @@ class Registry:
 
     def _expire(self, instance: Instance) -> None:
         log.info("unloading %s: idle for %s s", instance.identifier, instance.ttl)
-        self._spawn(self._remove(instance))
+        self._tasks.spawn(self._remove(instance))
 
     def _is_taken(self, identifier: str) -> bool:
         return identifier in self._instances or identifier in self._loads
@@ -301,13 +287,14 @@ class Registry:
                 "Unload it first, or choose another identifier",
             )
 
-    def _free(self, key: str) -> str:
-        """The key, or ``key:2`` and so on when it is taken."""
-        identifier, number = key, 1
-        while self._is_taken(identifier):
-            number += 1
-            identifier = f"{key}:{number}"
-        return identifier
+
+def _free(key: str, is_taken: Callable[[str], bool]) -> str:
+    """The key, or ``key:2`` and so on when it is taken."""
+    identifier, number = key, 1
+    while is_taken(identifier):
+        number += 1
+        identifier = f"{key}:{number}"
+    return identifier
 
 
 def _paths(file: ModelFile) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .fake import FakeServer, Received
+from .fake import FakeServer
+from .log import Received
 from .script import AWAIT_CANCEL, CRASH, DROP, NEVER, Asked, Await, Reply
 
 __all__ = [

@@ -264,7 +264,8 @@ class ScriptedPrediction:
         for done in (0, self._prompt_tokens):
             yield _progress(done, self._prompt_tokens)
         for step in self._reply.steps:
-            if not self._cancelled.is_set() and not isinstance(step, (str, dict)):
+            is_wait = not isinstance(step, (str, dict))
+            if step is NEVER or (is_wait and not self._cancelled.is_set()):
                 await self._hold(step)
             if self._cancelled.is_set():
                 break

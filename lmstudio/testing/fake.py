@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from http import HTTPStatus
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import attrs
-from websockets.asyncio.server import Server as WebSockets
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request as Upgrade
-from websockets.http11 import Response
-
-from ..server.calls import version
 from ..server.engine import ModelFile
 from ..server.failures import Failure
 from ..server.instances import Instance, Wanted
-from ..server.peer import Peer
-from ..server.service import EXTENSIONS, NAMESPACES, Service
+from ..server.service import EXTENSIONS, Service
 from ..wire.common import KVConfig
 from ..wire.endpoints import Endpoint
 from ..wire.llm import History, TemplateOptions
@@ -37,40 +25,9 @@ from .engine import (
     prediction_of,
     scripted_model,
 )
+from .log import Log, Received
+from .loopback import Loopback
 from .script import Reply, Step, When, perform, steps_of
-
-T = TypeVar("T")
-
-#: Bytes in one frame, as the application has it. Source: docs/wire/messages.md.
-LARGEST_FRAME = 100 * 1024 * 1024
-#: How long a client may take to close its side, seconds.
-_CLOSING = 1.0
-
-
-@attrs.frozen
-class Received:
-    """A message that a client sent.
-
-    Attributes:
-        namespace: The socket that it came on.
-        message: Parsed JSON.
-    """
-
-    namespace: str
-    message: Any
-
-    @property
-    def endpoint(self) -> str | None:
-        """Which endpoint it opens; None for packets and the like."""
-        name = self.message.get("endpoint") if isinstance(self.message, dict) else None
-        return name if isinstance(name, str) else None
-
-    @property
-    def parameter(self) -> Any:
-        """What it opens the endpoint with, parsed JSON; None without."""
-        if not isinstance(self.message, dict):
-            return None
-        return self.message.get("parameter", self.message.get("creationParameter"))
 
 
 class FakeServer:
@@ -103,7 +60,6 @@ class FakeServer:
         port: int = 0,
     ) -> None:
         self._scripts = Scripts()
-        self._extensions = list(extensions)
         self._models = ScriptedModels(
             [scripted_model(m) if isinstance(m, str) else m for m in models]
         )
@@ -115,23 +71,13 @@ class FakeServer:
             format_prompt=_format_prompt,
             control_tokens_of=lambda _: (),
         )
-        self._service.observe = self._observe
+        self._log = Log()
+        self._service.observe = self._log.add
         self._service.before = self._before
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next one
         self._steps: dict[str, list[list[Step]]] = {}
-        self._log: list[Received] = []
-        self._logged = threading.Condition()  # guards the log
-        self._sockets: dict[ServerConnection, str] = {}  # the loop's own
-        self._started = threading.Event()
-        self._problem: BaseException | None = None
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(port,), name="lmstudio-fake-server", daemon=True
-        )
-        self._thread.start()
-        self._started.wait()
-        self._check()
+        self._loopback = Loopback(self._service, extensions, port)
+        self.port = self._loopback.port
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"ws://{self.host}"
         for key in loaded:
@@ -209,7 +155,7 @@ class FakeServer:
             running = await registry.load(key, domain, Wanted(ttl=ttl), identifier)
             return (await running.instance()).identifier
 
-        return self._call(load)
+        return self._loopback.call(load)
 
     def loaded(self) -> list[str]:
         """Identifiers of what is in memory, first loaded first."""
@@ -219,33 +165,21 @@ class FakeServer:
             both = registry.loaded("llm") + registry.loaded("embedding")
             return [instance.identifier for instance in both]
 
-        return self._call(loaded)
+        return self._loopback.call(loaded)
 
     def send(self, namespace: str, message: dict[str, Any] | str) -> None:
         """Send a message, or any text, on every socket of a namespace as it is."""
         text = message if isinstance(message, str) else json.dumps(message)
-
-        async def send() -> None:
-            for socket, of in list(self._sockets.items()):
-                if of == namespace:
-                    await socket.send(text)
-
-        self._call(send)
+        self._loopback.call(lambda: self._loopback.send(namespace, text))
 
     def drop_connections(self) -> None:
         """Break every connection, without a word. New ones are accepted."""
-
-        async def drop() -> None:
-            for socket in list(self._sockets):
-                socket.transport.abort()
-
-        self._call(drop)
+        self._loopback.call(self._loopback.drop_connections)
 
     @property
     def requests(self) -> list[Received]:
         """Every message that arrived so far, in order."""
-        with self._logged:
-            return self._log.copy()
+        return self._log.all()
 
     def parameters(self, endpoint: str) -> list[Any]:
         """What an endpoint was called with so far, parsed JSON."""
@@ -262,23 +196,7 @@ class FakeServer:
         Raises:
             TimeoutError: None came in time.
         """
-        at = 0
-
-        def found() -> Received | None:
-            nonlocal at
-            while at < len(self._log):
-                at += 1
-                if predicate(self._log[at - 1]):
-                    return self._log[at - 1]
-            return None
-
-        with self._logged:
-            seen = self._logged.wait_for(found, timeout)
-        if seen is None:
-            raise TimeoutError(
-                f"no such message in {timeout} s: {self.requests!r:.500}"
-            )
-        return seen
+        return self._log.wait_for(predicate, timeout)
 
     def wait_for_call(self, endpoint: str, timeout: float = 5.0) -> Received:
         """The first message that opens an endpoint; waits for it if need be."""
@@ -291,91 +209,7 @@ class FakeServer:
 
     def close(self) -> None:
         """Stop, and close what is open. Safe to repeat."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
-
-    def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine function on the server's loop and wait for it."""
-        if not self._thread.is_alive():
-            raise RuntimeError("the fake server is closed")
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
-
-    def _check(self) -> None:
-        """Raise what kept the thread from starting."""
-        if self._problem is not None:
-            self._thread.join()
-            raise self._problem
-
-    def _run(self, port: int) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._main(port))
-        except BaseException as exc:
-            self._problem = exc
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
-            self._started.set()
-
-    async def _main(self, port: int) -> None:
-        async with serve(
-            self._connected,
-            "127.0.0.1",
-            port,
-            process_request=self._http,
-            compression=None,
-            max_size=LARGEST_FRAME,
-            ping_interval=None,
-            close_timeout=_CLOSING,
-        ) as sockets:
-            self.port = _port(sockets)
-            self._started.set()
-            await self._stop.wait()
-        await self._service.close()
-
-    def _http(self, _: ServerConnection, request: Upgrade) -> Response | None:
-        """Answer what is no websocket; None goes on with the upgrade."""
-        path = request.path.partition("?")[0]
-        if path == "/lmstudio-greeting":
-            return _json({"lmstudio": True, "extensions": self._extensions})
-        if path == "/lms-status":
-            return _json({"package": "lmstudio-fake", "version": version()})
-        if path.removeprefix("/") not in NAMESPACES:
-            return _json({"error": f"nothing is at {path}"}, HTTPStatus.NOT_FOUND)
-        return None
-
-    async def _connected(self, socket: ServerConnection) -> None:
-        assert socket.request is not None
-        namespace = socket.request.path.partition("?")[0].removeprefix("/")
-        # Tasks of this connection inherit it.
-        drop_connection.set(socket.transport.abort)
-
-        async def send(text: str) -> None:
-            try:
-                await socket.send(text)
-            except ConnectionClosed:
-                return  # what runs for this client ends when the socket has
-
-        async def close() -> None:
-            await socket.close()
-
-        peer = Peer(namespace, self._service, send, close)
-        self._sockets[socket] = namespace
-        peer.start()
-        try:
-            async for frame in socket:
-                await peer.receive(frame)
-        except ConnectionClosed:
-            return
-        finally:
-            del self._sockets[socket]
-            await peer.ended()
-
-    def _observe(self, namespace: str, message: Any) -> None:
-        with self._logged:
-            self._log.append(Received(namespace, message))
-            self._logged.notify_all()
+        self._loopback.close()
 
     async def _before(self, endpoint: Endpoint, _: Any) -> None:
         with self._lock:
@@ -399,20 +233,3 @@ async def _format_prompt(
     _: Instance, history: History, __: KVConfig, ___: TemplateOptions
 ) -> str:
     return all_text(history)
-
-
-def _json(body: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    content = json.dumps(body).encode()
-    headers = Headers(
-        {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(content)),
-            "Connection": "close",
-        }
-    )
-    return Response(status.value, status.phrase, headers, content)
-
-
-def _port(sockets: WebSockets) -> int:
-    port: int = next(iter(sockets.sockets)).getsockname()[1]
-    return port

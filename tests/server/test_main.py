@@ -77,7 +77,7 @@ def test_a_taken_port(tmp_path):
 
 @pytest.mark.slow
 def test_a_home_that_cannot_be_written(tmp_path):
-    """Without the info file it serves all the same, and warns; also where it listens."""
+    """Without the info file it serves all the same, and warns of that."""
     home = tmp_path / "home"
     home.write_text("not a folder")
     with start(home, "--port", "0", "--bind", "0.0.0.0") as process:

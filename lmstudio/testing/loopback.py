@@ -1,0 +1,171 @@
+"""Serves peers on a loopback port, on a thread of its own, without a web server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from websockets.asyncio.server import Server as WebSockets
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request as Upgrade
+from websockets.http11 import Response
+
+from ..server.calls import version
+from ..server.peer import Peer
+from ..server.service import NAMESPACES, Service
+from .engine import drop_connection
+
+T = TypeVar("T")
+
+#: Bytes in one frame, as the application has it. Source: docs/wire/messages.md.
+LARGEST_FRAME = 100 * 1024 * 1024
+#: How long a client may take to close its side, seconds.
+_CLOSING = 1.0
+
+
+class Loopback:
+    """A running server of one service. It runs from the start.
+
+    Args:
+        extensions: What the greeting announces.
+        port: 0 takes a free one.
+
+    Attributes:
+        port: The port.
+    """
+
+    def __init__(self, service: Service, extensions: Sequence[str], port: int) -> None:
+        self._service = service
+        self._extensions = list(extensions)
+        self._sockets: dict[ServerConnection, str] = {}  # the loop's own
+        self._started = threading.Event()
+        self._problem: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(port,), name="lmstudio-fake-server", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+        self._check()
+
+    def close(self) -> None:
+        """Stop, and close what is open. Safe to repeat."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function on the server's loop and wait for it.
+
+        Raises:
+            RuntimeError: The server is closed.
+        """
+        if not self._thread.is_alive():
+            raise RuntimeError("the fake server is closed")
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+
+    async def send(self, namespace: str, text: str) -> None:
+        """Send a text on every socket of a namespace; on the loop."""
+        for socket, of in list(self._sockets.items()):
+            if of == namespace:
+                await socket.send(text)
+
+    async def drop_connections(self) -> None:
+        """Break every connection, without a word; on the loop."""
+        for socket in list(self._sockets):
+            socket.transport.abort()
+
+    def _check(self) -> None:
+        """Raise what kept the thread from starting."""
+        if self._problem is not None:
+            self._thread.join()
+            raise self._problem
+
+    def _run(self, port: int) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._main(port))
+        except BaseException as exc:
+            self._problem = exc
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+            self._started.set()
+
+    async def _main(self, port: int) -> None:
+        async with serve(
+            self._connected,
+            "127.0.0.1",
+            port,
+            process_request=self._http,
+            compression=None,
+            max_size=LARGEST_FRAME,
+            ping_interval=None,
+            close_timeout=_CLOSING,
+        ) as sockets:
+            self.port = _port(sockets)
+            self._started.set()
+            await self._stop.wait()
+        await self._service.close()
+
+    def _http(self, _: ServerConnection, request: Upgrade) -> Response | None:
+        """Answer what is no websocket; None goes on with the upgrade."""
+        path = request.path.partition("?")[0]
+        if path == "/lmstudio-greeting":
+            return _json({"lmstudio": True, "extensions": self._extensions})
+        if path == "/lms-status":
+            return _json({"package": "lmstudio-fake", "version": version()})
+        if path.removeprefix("/") not in NAMESPACES:
+            return _json({"error": f"nothing is at {path}"}, HTTPStatus.NOT_FOUND)
+        return None
+
+    async def _connected(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        namespace = socket.request.path.partition("?")[0].removeprefix("/")
+        # Tasks of this connection inherit it.
+        drop_connection.set(socket.transport.abort)
+
+        async def send(text: str) -> None:
+            try:
+                await socket.send(text)
+            except ConnectionClosed:
+                return  # what runs for this client ends when the socket has
+
+        async def close() -> None:
+            await socket.close()
+
+        peer = Peer(namespace, self._service, send, close)
+        self._sockets[socket] = namespace
+        peer.start()
+        try:
+            async for frame in socket:
+                await peer.receive(frame)
+        except ConnectionClosed:
+            return
+        finally:
+            del self._sockets[socket]
+            await peer.ended()
+
+
+def _json(body: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    content = json.dumps(body).encode()
+    headers = Headers(
+        {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            "Connection": "close",
+        }
+    )
+    return Response(status.value, status.phrase, headers, content)
+
+
+def _port(sockets: WebSockets) -> int:
+    port: int = next(iter(sockets.sockets)).getsockname()[1]
+    return port
