@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -52,16 +52,10 @@ class Address:
             parts = urlsplit(spelled)
             port = parts.port
         except ValueError as exc:
-            raise LMStudioValueError(
-                f"{shown(text)} is no server address: {exc}; {_RIGHT}"
-            ) from None
-        problem = _problem(parts.scheme, parts.hostname, parts)
-        if problem is None and port == 0:
-            problem = "the port is 0"
+            raise _wrong(text, str(exc)) from None
+        problem = _problem(parts) or ("the port is 0" if port == 0 else None)
         if problem is not None:
-            raise LMStudioValueError(
-                f"{shown(text)} is no server address: {problem}; {_RIGHT}"
-            )
+            raise _wrong(text, problem)
         tls = _TLS[parts.scheme]
         return cls(
             parts.hostname or "",
@@ -113,13 +107,26 @@ def _bracketed(text: str) -> str:
     return f"[{text}]"
 
 
-def _problem(scheme: str, host: str | None, parts: object) -> str | None:
-    if scheme not in _TLS:
-        return f"the scheme {scheme!r} is unknown"
+def _wrong(text: str, problem: str) -> LMStudioValueError:
+    # What stands before an @ may be a secret.
+    seen = re.sub(r"(?s)^(\w+://)?.*@", r"\1…@", text)
+    return LMStudioValueError(
+        f"{shown(seen)} is no server address: {problem}; {_RIGHT}"
+    )
+
+
+def _problem(parts: SplitResult) -> str | None:
+    if parts.scheme not in _TLS:
+        return f"the scheme {parts.scheme!r} is unknown"
+    if parts.username is not None:
+        return "it has a user name; a token goes into api_token"
+    host = parts.hostname or ""
     if not host or re.search(r"[\s,;]", host):
         return "it has no host"
-    if getattr(parts, "query", "") or getattr(parts, "fragment", ""):
+    if host.isdigit():
+        return "it is a number without a host"
+    if re.search(r"[^!-~]", parts.path):
+        return "its path has characters that must be written as %xx"
+    if parts.query or parts.fragment:
         return "it has a query or a fragment"
-    if getattr(parts, "username", None) is not None:
-        return "it has a user name; a token goes into api_token"
     return None
