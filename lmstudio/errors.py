@@ -27,7 +27,12 @@ class LMStudioError(Exception):
     """Base of every deliberate error of this package.
 
     Its fields are attributes; ``str()`` makes the sentence out of them.
+
+    Attributes:
+        partial: When a prediction failed: the text received until then.
     """
+
+    partial: str = ""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -251,6 +256,7 @@ class LMStudioConnectionError(LMStudioWebsocketError):
         self.problem = problem
         self.hint = hint
         self.message = f"no LM Studio server at {address}: {reason}. {hint}"
+        self.args = (self.message,)
 
 
 class LMStudioUnknownMessageWarning(LMStudioError, UserWarning):
