@@ -16,8 +16,9 @@ class Signal(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        # Guards the list. Not held while listeners are called.
-        self._adding = threading.Lock()
+        # Guards the list. Not held while listeners are called. Reentrant, since `set`
+        # may come from a signal handler in the middle of `listen`.
+        self._adding = threading.RLock()
         self._listeners: list[weakref.WeakMethod[Callable[[], object]]] = []
 
     def listen(self, listener: Callable[[], object]) -> None:

@@ -15,6 +15,9 @@ log = logging.getLogger("lmstudio.worker")
 
 Job = Callable[[], Any]
 
+#: Seconds that the thread waits at a time; queues take no boundless numbers.
+LONGEST = 3600.0
+
 
 class Worker:
     """Runs jobs one after the other on a thread of its own, started at the first job.
@@ -75,10 +78,9 @@ class Worker:
         while True:
             now = time.monotonic()
             if waiting and waiting[0][0] <= now:
-                job = heapq.heappop(waiting)[2]
-                self._do(job)
+                self._do(heapq.heappop(waiting)[2])
                 continue
-            timeout = waiting[0][0] - now if waiting else None
+            timeout = min(waiting[0][0] - now, LONGEST) if waiting else None
             try:
                 note = self._jobs.get(timeout=timeout)
             except Empty:
@@ -86,10 +88,11 @@ class Worker:
             if note is None:
                 return
             heapq.heappush(waiting, (note[0], next(order), note[1]))
+            del note  # a done job must not keep alive what it worked on
 
     @staticmethod
     def _do(job: Job) -> None:
         try:
             job()
-        except Exception:  # one bad job must not end the others
+        except BaseException:  # one bad job, SystemExit too, must not end the others
             log.exception("error in a callback")

@@ -1,0 +1,80 @@
+"""What is delivered comes out in order, and no wait lasts longer than asked."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lmstudio import mailbox as module
+from lmstudio.mailbox import Mailbox
+
+PATIENCE = 5.0
+
+
+def test_batches_come_out_in_order():
+    """The first delivery comes out first; taking does not wait."""
+    mailbox = Mailbox()
+    mailbox.put([1])
+    mailbox.put([2])
+
+    assert [[1], [2], None] == [mailbox.get(0) for _ in range(3)]
+    assert mailbox.get(-1.0) is None
+
+
+def test_waiting_ends_with_a_delivery():
+    """A waiting thread gets what another puts, with and without a limit."""
+    mailbox = Mailbox()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(mailbox.get), pool.submit(mailbox.get, PATIENCE)]
+        mailbox.put([1])
+        mailbox.put([2])
+        assert [[1], [2]] == sorted(w.result(PATIENCE) for w in waiting)
+
+
+def test_waiting_ends_with_its_time(monkeypatch):
+    """Without a delivery None comes at the limit, over several looks."""
+    monkeypatch.setattr(module, "SLICE", 0.01)
+    mailbox = Mailbox()
+    before = time.monotonic()
+
+    assert mailbox.get(0.05) is None
+    assert 0.05 <= time.monotonic() - before
+
+
+def test_the_last_sign_of_life_is_kept():
+    """`heard` is the time of the creation, and then of the last delivery."""
+    before = time.monotonic()
+    mailbox = Mailbox()
+    made = mailbox.heard
+    mailbox.put([1])
+
+    assert before <= made <= mailbox.heard <= time.monotonic()
+
+
+@pytest.mark.skipif(
+    not hasattr(signal, "pthread_kill"), reason="this system can't signal a thread"
+)
+def test_ctrl_c_ends_a_wait(monkeypatch):
+    """Ctrl-C comes out of a wait without a limit, and nothing is lost by it."""
+    mailbox = Mailbox()
+    here = threading.get_ident()
+
+    class Asked(module.SimpleQueue):
+        def get(self, block=True, timeout=None):
+            if not thread.ident:
+                thread.start()
+            return super().get(block, timeout)
+
+    mailbox._queue = Asked()
+    thread = threading.Thread(target=signal.pthread_kill, args=(here, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        mailbox.get()
+    thread.join()
+    mailbox.put([1])
+    thread = threading.Thread()
+    assert [1] == mailbox.get()
+    thread.join()

@@ -1,0 +1,214 @@
+"""Jobs are done one after the other, on time, and whatever others do."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import queue
+import threading
+import time
+import weakref
+
+import pytest
+
+from lmstudio import worker as module
+from lmstudio.worker import Worker
+
+PATIENCE = 5.0
+
+
+@pytest.fixture
+def worker():
+    made = Worker("lmstudio-test")
+    yield made
+    made.stop(wait=PATIENCE)
+
+
+def done(worker):
+    """Wait until all that was asked for so far is done."""
+    passed = threading.Event()
+    worker.soon(passed.set)
+    assert passed.wait(PATIENCE)
+
+
+def test_jobs_run_in_order_on_a_thread_of_their_own(worker):
+    """Jobs wait for the start, and then run in order on one named daemon thread."""
+    ran = []
+    for number in range(3):
+        worker.soon(lambda n=number: ran.append((n, threading.current_thread())))
+    assert [] == ran
+
+    worker.start()
+    worker.start()
+    done(worker)
+
+    assert [0, 1, 2] == [number for number, _ in ran]
+    assert {("lmstudio-test", True)} == {(t.name, t.daemon) for _, t in ran}
+
+
+def test_timed_jobs_run_at_their_time(worker):
+    """The earlier of two times comes first, and neither too early."""
+    ran = queue.Queue()
+    now = time.monotonic()
+    worker.at(now + 0.06, lambda: ran.put((2, time.monotonic())))
+    worker.at(now + 0.03, lambda: ran.put((1, time.monotonic())))
+    worker.start()
+
+    (first, one), (second, two) = ran.get(timeout=PATIENCE), ran.get(timeout=PATIENCE)
+
+    assert (1, 2) == (first, second)
+    assert one >= now + 0.03
+    assert two >= now + 0.06
+
+
+def test_a_new_job_does_not_wait_for_a_timed_one(worker):
+    """What is due now is done while something far away waits, even for ever."""
+    worker.at(float("inf"), lambda: None)
+    worker.at(time.monotonic() + 3600, lambda: None)
+    worker.start()
+    done(worker)
+
+
+def test_long_waits_are_cut(worker, monkeypatch):
+    """A thread that waited for long looks again and goes on waiting."""
+    monkeypatch.setattr(module, "LONGEST", 0.001)
+    ran = threading.Event()
+    worker.at(time.monotonic() + 0.02, ran.set)
+    worker.start()
+    assert ran.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("exc", [ValueError("oops"), SystemExit(3)], ids=repr)
+def test_a_failing_job_does_not_end_the_others(worker, exc, caplog):
+    """What a job raises is logged, SystemExit too, and the next one runs."""
+
+    def fail():
+        raise exc
+
+    worker.start()
+    with caplog.at_level(logging.ERROR, "lmstudio.worker"):
+        worker.soon(fail)
+        done(worker)
+
+    assert ["error in a callback"] == [r.message for r in caplog.records]
+    assert exc is caplog.records[0].exc_info[1]
+
+
+def test_the_worker_knows_its_thread(worker):
+    """`is_current` is true in a job, and nowhere else."""
+    seen = []
+    worker.start()
+    worker.soon(lambda: seen.append(worker.is_current))
+    done(worker)
+
+    assert [True] == seen
+    assert not worker.is_current
+
+
+def test_stop_does_what_is_due_and_forgets_the_rest():
+    """Jobs given before the stop are done, those for later are not."""
+    worker = Worker("lmstudio-test")
+    ran = []
+    worker.soon(lambda: ran.append("due"))
+    worker.at(time.monotonic() + 3600, lambda: ran.append("later"))
+    worker.start()
+    worker.stop(wait=PATIENCE)
+    worker.stop(wait=PATIENCE)
+    worker.soon(lambda: ran.append("after"))
+
+    assert ["due"] == ran
+    assert "lmstudio-test" not in [t.name for t in threading.enumerate()]
+
+
+def test_stop_before_start_and_from_a_job():
+    """A worker stopped before its start never starts; a job may stop its own."""
+    never = Worker("lmstudio-never")
+    never.stop(wait=PATIENCE)
+    never.start()
+    assert "lmstudio-never" not in [t.name for t in threading.enumerate()]
+
+    own = Worker("lmstudio-own")
+    stopped = threading.Event()
+    own.soon(lambda: (own.stop(wait=PATIENCE), stopped.set()))
+    own.start()
+    assert stopped.wait(PATIENCE)
+
+
+def test_stop_need_not_wait():
+    """Without a time to wait, `stop` returns while a job still runs."""
+    worker = Worker("lmstudio-test")
+    gate, reached = threading.Event(), threading.Event()
+    worker.soon(lambda: (reached.set(), gate.wait(PATIENCE)))
+    worker.start()
+    assert reached.wait(PATIENCE)
+    worker.stop()
+    worker.stop(wait=0.01)
+    gate.set()
+    worker.stop(wait=PATIENCE)
+    assert "lmstudio-test" not in [t.name for t in threading.enumerate()]
+
+
+def test_starting_from_many_threads_starts_one(worker):
+    """However many threads call `start` at once, one thread is started."""
+    barrier = threading.Barrier(16)
+    threads = [
+        threading.Thread(target=lambda: (barrier.wait(PATIENCE), worker.start()))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = [t.name for t in threading.enumerate()]
+    assert 1 == names.count("lmstudio-test")
+
+
+def test_start_looks_again_under_its_lock(worker):
+    """A thread that was overtaken while it waited for the lock starts nothing."""
+    with worker._starting:
+        late = threading.Thread(target=worker.start)
+        late.start()
+        worker._thread = thread = threading.current_thread()
+    late.join()
+    assert worker._thread is thread
+    worker._thread = None
+
+
+def test_done_jobs_are_let_go(worker):
+    """What a job worked on is not kept alive by the waiting thread."""
+
+    class Thing:
+        def work(self):
+            pass
+
+    thing = Thing()
+    known = weakref.ref(thing)
+    gone = threading.Event()
+    weakref.finalize(thing, gone.set)
+    worker.start()
+    worker.soon(thing.work)
+    del thing
+    gc.collect()
+    assert gone.wait(PATIENCE)
+    assert known() is None
+
+
+def test_finalizers_may_ask_for_jobs_anywhere(worker):
+    """A garbage collection in the middle of our locks may leave a note."""
+
+    class Leaving:
+        def __init__(self):
+            self.myself = self
+
+        def __del__(self):
+            worker.soon(notes.append(1) or (lambda: None))
+
+    notes = []
+    worker.start()
+    for _ in range(5):
+        Leaving()
+        with worker._starting:
+            gc.collect()
+            worker.soon(lambda: None)
+    done(worker)
+    assert 5 == len(notes)
