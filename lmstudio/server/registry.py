@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -60,7 +61,8 @@ class Registry:
         self.engine = engine
         self._control_tokens_of = control_tokens_of
         self._instances: dict[str, Instance] = {}
-        self._loads: dict[str, Load] = {}  # by identifier: names that are taken
+        self._loads: dict[str, Load] = {}  # by identifier
+        self._taken = ChainMap[str, Any](self._instances, self._loads)
         self._shared: dict[str, Load] = {}  # by path: loads of `get_or_load`
         self._tasks = Tasks()
         self._uses = 0
@@ -121,7 +123,7 @@ class Registry:
             self._check_free(identifier)
         file, candidates = await self._resolve(name, domain)
         if identifier is None:
-            identifier = _free(file.key, self._is_taken)
+            identifier = _free(file.key, self._taken)
         else:
             self._check_free(identifier)  # the disk was read meanwhile
         load = Load(file, candidates, identifier, wanted.owner)
@@ -149,7 +151,7 @@ class Registry:
         if load is not None:
             load.followers += 1
             return load
-        load = Load(file, candidates, _free(file.key, self._is_taken))
+        load = Load(file, candidates, _free(file.key, self._taken))
         self._begin(load, wanted)
         self._shared[file.relative_path] = load
         return load
@@ -228,7 +230,7 @@ class Registry:
             load.report(1.0)
             instance = Instance(wanted, load.identifier, load.file, model, tokens)
             self._instances[load.identifier] = instance
-            model.on_exit(lambda: self._forget(instance))
+            model.on_exit(lambda: self._gone(instance))
             self._arm(instance)
             log.info("loaded %s", load.identifier)
             return instance
@@ -251,6 +253,12 @@ class Registry:
         self._forget(instance)
         await instance.model.unload()
         log.info("unloaded %s", instance.identifier)
+
+    def _gone(self, instance: Instance) -> None:
+        """The engine says that a model is no more."""
+        if self._instances.get(instance.identifier) is instance:
+            log.warning("%s ended by itself", instance.identifier)
+        self._forget(instance)
 
     def _forget(self, instance: Instance) -> None:
         if instance.timer is not None:
@@ -275,11 +283,8 @@ class Registry:
         log.info("unloading %s: idle for %s s", instance.identifier, instance.ttl)
         self._tasks.spawn(self._remove(instance))
 
-    def _is_taken(self, identifier: str) -> bool:
-        return identifier in self._instances or identifier in self._loads
-
     def _check_free(self, identifier: str) -> None:
-        if self._is_taken(identifier):
+        if identifier in self._taken:
             # Official test suites look for "already exists".
             raise Failure(
                 f"A model with identifier {identifier!r} already exists",
@@ -288,10 +293,10 @@ class Registry:
             )
 
 
-def _free(key: str, is_taken: Callable[[str], bool]) -> str:
+def _free(key: str, taken: Container[str]) -> str:
     """The key, or ``key:2`` and so on when it is taken."""
     identifier, number = key, 1
-    while is_taken(identifier):
+    while identifier in taken:
         number += 1
         identifier = f"{key}:{number}"
     return identifier

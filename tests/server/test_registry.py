@@ -366,11 +366,12 @@ async def test_status(bench):
 
 
 @on_a_bench
-async def test_a_crash_removes_the_model(bench):
+async def test_a_crash_removes_the_model(bench, caplog):
     """A model that ended by itself is no longer listed, and its name is free."""
     instance = await bench.load("a", ttl=100.0)
     await instance.model.unload()  # what a crash looks like from here
     assert [] == bench.names()
+    assert ["a ended by itself"] == caplog.messages
     assert instance.timer.cancelled()
     again = await bench.load("a")
     assert "a" == again.identifier
