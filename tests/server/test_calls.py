@@ -16,12 +16,11 @@ async def test_calls_about_a_model(bench):
     await socket.load()
     specifier = {"specifier": query(identifier="any")}
     text = {**specifier, "inputString": "Hello big world"}
-    options = {"omitBosToken": True}
     template = {
         **specifier,
         "history": history("hi"),
         "predictionConfigStack": STACK,
-        "opts": options,
+        "opts": {"omitBosToken": True},
     }
     asked = []
 
