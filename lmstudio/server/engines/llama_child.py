@@ -31,10 +31,11 @@ ROUTER_VARIABLE = "LLAMA_SERVER_ROUTER_PORT"
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
-#: Turns that a thread of llama.cpp waits for the others before it sleeps. The library's
-#: own 300,000 are faster on an idle machine only: with one busy neighbour the threads
-#: that wait take the cores from the one that works (4 instead of 60 tokens/s).
-SPIN_COUNT = "20000"
+#: Turns that a thread of llama.cpp waits for the others before it sleeps. With the
+#: library's own 300,000 one busy neighbour is enough for the waiting threads to take
+#: the cores from the one that works: prompts and parallel predictions, which use all
+#: cores, then fall to a tenth of their speed. On an idle machine this costs 3 %.
+SPIN_COUNT = "1000"
 
 
 class Config(TypedDict):

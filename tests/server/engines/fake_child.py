@@ -108,8 +108,13 @@ def serve(connection: socket.socket, key: str) -> None:
                 return reply(file, {"error": {"message": "Invalid API Key"}}, 401)
             if path == "/completion":
                 return play(connection, json.loads(parameter["prompt"]))
+            content = parameter.get("content") if parameter else None
+            if content == "refuse":
+                return reply(file, {"error": {"message": "I won't"}}, 400)
+            if content == "crash":
+                killed()
             reply(file, answer(path, parameter))
-            if parameter and parameter.get("content") == "hang up":
+            if content == "hang up":
                 return None  # as llama.cpp does with idle connections, unannounced
     return None
 

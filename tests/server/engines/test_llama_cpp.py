@@ -393,6 +393,19 @@ def test_a_model_that_is_killed_is_noticed(path):
     asyncio.run(run())
 
 
+def test_calls_that_fail(path):
+    """A refused call says why, and a crash during a call is a crash."""
+
+    async def run():
+        async with loaded(fake_engine(), path) as one:
+            with pytest.raises(BadRequest, match="I won't"):
+                await one.tokenize("refuse")
+            with pytest.raises(ModelCrashed, match="SIGKILL"):
+                await one.embed("crash")
+
+    asyncio.run(run())
+
+
 def test_calls_keep_their_connection(path):
     """One connection serves calls; when it was closed the next call opens another."""
 
@@ -412,9 +425,10 @@ def test_embedding(path):
 
     async def run():
         async with loaded(fake_engine(), path, is_embedding=True) as one:
-            return await one.embed("a"), await one.embed("b" * 600 + "\0")
+            texts = ("a", "\N{GRINNING FACE}" * 200, "b" * 600 + "\0")
+            return [await one.embed(text) for text in texts]
 
-    short, long = asyncio.run(run())
+    short, fitting, long = asyncio.run(run())
 
-    assert [0.6, 0.8] == short
+    assert [0.6, 0.8] == short == fitting  # 800 bytes, but 200 tokens
     assert [1.0, 0.0] == long  # 512 tokens, the last one 0
