@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .address import Address
@@ -32,8 +33,13 @@ log = logging.getLogger("lmstudio.connection")
 
 #: Seconds of silence after which the server is pinged.
 PING_AFTER = 10.0
-#: Seconds of silence after which it counts as dead.
+#: Seconds of silence after which it counts as dead, if it was pinged in vain.
 DEAD_AFTER = 25.0
+#: Pings that must have been in vain. A process that was stopped for a while finds a
+#: long silence when it goes on, and the answers behind it.
+PINGS = 3
+#: Seconds until a ping is answered whose answer met a busy sender.
+PONG_AGAIN = 0.25
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # unknown to typeshed
 _encode = json.JSONEncoder(
@@ -53,10 +59,15 @@ class Connection:
         self._worker = worker
         self._protocol = ClientProtocol()
         self._mailboxes: dict[int, Mailbox] = {}
+        # Being sent: when the connection ends, whoever sends has an exception for it,
+        # and may offer the mailbox to another connection.
+        self._unsent: set[int] = set()
         self._ended: str | None = None  # the reason, once there is one
-        # Guards the three attributes above. Never held across a send or a wait:
+        self._finished = False  # all who waited then have been told
+        # Guards the five attributes above. Never held across a send or a wait:
         # the reader takes it, and a reader stuck behind a sender stops reading.
         self._state = threading.Lock()
+        self._pings = 0  # unanswered ones; the worker's own
         self._reader = threading.Thread(
             target=self._read, name=f"lmstudio-{namespace}", daemon=True
         )
@@ -85,36 +96,33 @@ class Connection:
         try:
             transport = Transport.connect(address, namespace, timeout)
         except Exception as exc:
-            raise LMStudioConnectionError(
-                address.url, failure_kind(exc), explain(exc), ""
-            ) from exc
+            kind = failure_kind(exc, address)
+            raise LMStudioConnectionError(address.url, kind, explain(exc), "") from exc
         try:
             transport.send(_encode(auth_packet(identifier, passkey)).encode())
-            reply = json.loads(transport.read()[0])
-        except (TransportEnded, ValueError) as exc:
+            reply = json.loads(transport.read()[0].decode())
+            refusal = auth_refusal(reply)
+            if refusal is not None:
+                raise LMStudioAuthenticationError("authentication", refusal)
+            connection = cls(transport, address, namespace, worker)
+            connection._start()
+        except (TransportEnded, ValueError, RecursionError) as exc:
             transport.dispose()
+            is_late = isinstance(exc.__cause__, TimeoutError)
+            kind = "timeout" if is_late else "not-lmstudio"
             raise LMStudioConnectionError(
-                address.url, "not-lmstudio", f"no reply to authentication: {exc}", ""
+                address.url, kind, f"no reply to authentication: {exc}", ""
             ) from exc
         except BaseException:
             transport.dispose()
             raise
-        refusal = auth_refusal(reply)
-        if refusal is not None:
-            transport.dispose()
-            raise LMStudioAuthenticationError("authentication", refusal)
-        connection = cls(transport, address, namespace, worker)
-        connection._start()
         return connection
 
     def _start(self) -> None:
-        def answer(data: bytes) -> None:
-            self._worker.soon(lambda: self._transport.pong(data))
-
-        self._transport.ready(answer)
+        self._transport.ready(self._on_ping)
         self._worker.start()
-        self._worker.at(time.monotonic() + PING_AFTER, self._check_life)
         self._reader.start()
+        self._worker.at(time.monotonic() + PING_AFTER, self._check_life)
         log.info("connected to %s", self.address.socket_url(self.namespace))
 
     @property
@@ -133,11 +141,17 @@ class Connection:
                 raise LMStudioWebsocketError(self.address.url, self._ended)
             number, message = self._protocol.open(kind, endpoint, parameter)
             self._mailboxes[number] = mailbox
+            self._unsent.add(number)
         try:
             self._send(message)
         except BaseException:
             self.forget(number)
             raise
+        with self._state:
+            self._unsent.discard(number)
+            late = self._mailboxes.pop(number, None) if self._finished else None
+        if late is not None:  # it went out in the last moment; the reader left it to us
+            late.put([End("lost", self._ended)])
         return number
 
     def send_packet(self, number: int, body: Any) -> None:
@@ -156,6 +170,7 @@ class Connection:
         with self._state:
             self._protocol.forget(number)
             self._mailboxes.pop(number, None)
+            self._unsent.discard(number)
 
     def abandon(self, number: int) -> None:
         """Ask the server to stop a channel that nobody holds any more. Never raises."""
@@ -201,8 +216,18 @@ class Connection:
         try:
             self._transport.send(payload)
         except TransportEnded as exc:
-            reason = self._ended or str(exc)
+            with self._state:  # at once, so that nobody tries this connection again
+                self._ended = reason = self._ended or str(exc)
             raise LMStudioWebsocketError(self.address.url, reason) from exc
+
+    def _on_ping(self, data: bytes) -> None:
+        self._worker.soon(partial(self._pong, data))
+
+    def _pong(self, data: bytes) -> None:
+        """Answer a ping, later if a sender is busy. Runs on the worker."""
+        if not self._transport.pong(data) and self._ended is None:
+            later = time.monotonic() + PONG_AGAIN
+            self._worker.at(later, partial(self._pong, data))
 
     def _read(self) -> None:
         """Route messages until the socket ends. Body of the reader thread."""
@@ -214,17 +239,23 @@ class Connection:
                 try:
                     # Several times quicker than json.loads on small messages.
                     messages = [_scan(p.decode(), 0)[0] for p in payloads]
-                except (ValueError, StopIteration):
-                    messages = [json.loads(p) for p in payloads]
-                route(messages)
+                except (ValueError, RecursionError, StopIteration):
+                    self._route_one_by_one(payloads)
+                else:
+                    route(messages)
         except TransportEnded as exc:
             reason = str(exc)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             reason = f"the server sent a frame that is no JSON: {exc}"
         except Exception as exc:  # whatever it was, those who wait must hear of it
             reason = f"{type(exc).__name__}: {exc}"
             log.exception("the reader of %s failed", self.namespace)
         self._finish(reason)
+
+    def _route_one_by_one(self, payloads: list[bytes]) -> None:
+        """Route what is JSON; what stands before a bad frame counts."""
+        for payload in payloads:
+            self._route([json.loads(payload.decode())])
 
     def _route(self, messages: list[Any]) -> None:
         with self._state:
@@ -243,14 +274,13 @@ class Connection:
 
     def _finish(self, reason: str) -> None:
         with self._state:
-            self._ended = self._ended or reason
-            reason = self._ended
-            waiting, self._mailboxes = self._mailboxes, {}
-            lost = self._protocol.end(reason)
-        for number, end in lost.items():
-            mailbox = waiting.get(number)
-            if mailbox is not None:
-                mailbox.put([end])
+            self._ended = reason = self._ended or reason
+            self._finished = True
+            waiting, unsent = self._mailboxes, self._unsent
+            self._mailboxes = {n: waiting.pop(n) for n in unsent if n in waiting}
+            self._protocol.end(reason)
+        for mailbox in waiting.values():
+            mailbox.put([End("lost", reason)])
         self._transport.dispose()
         log.info("connection %s ended: %s", self.namespace, reason)
 
@@ -260,13 +290,15 @@ class Connection:
             return
         now = time.monotonic()
         silent = now - self._transport.heard
-        if silent >= DEAD_AFTER:
+        if silent < PING_AFTER:
+            self._pings = 0
+        elif silent >= DEAD_AFTER and self._pings >= PINGS:
             with self._state:
                 self._ended = self._ended or f"no sign of life for {silent:.0f} s"
             self._transport.close()
             return
-        if silent >= PING_AFTER:
-            self._transport.ping()
+        elif self._transport.ping():
+            self._pings += 1
         next_look = max(self._transport.heard + PING_AFTER, now + PING_AFTER / 4)
         self._worker.at(next_look, self._check_life)
 

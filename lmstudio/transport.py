@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import select
+import selectors
 import socket
 import ssl
 import threading
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import websocket
+from websocket._url import get_proxy_info
 
 from .address import Address
 from .errors import LMStudioClientError
@@ -21,6 +22,10 @@ from .errors import LMStudioClientError
 READ_SIZE = 65536
 #: Seconds without a single byte taken by the server before a send is given up.
 SEND_STALL = 60.0
+#: Seconds that a stalled sender waits before it looks whether it should stop.
+SLICE = 0.2
+#: Bytes that one TLS record holds at most.
+TLS_RECORD = 16384
 
 _TEXT = 0x81  # a whole text frame: FIN and opcode 1
 _CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
@@ -40,12 +45,32 @@ class _WebSocket(websocket.WebSocket):
 
     on_ping: Callable[[bytes], None] = staticmethod(lambda data: None)
     heard = 0.0  # time.monotonic of the last bytes, control frames included
+    #: Set where reading and writing a TLS socket must take turns: OpenSSL can't do
+    #: both at once. Held for calls that don't wait, and never longer.
+    turns: threading.Lock | None = None
     _buffer, _position = b"", 0
 
     def _more(self) -> bytes:
-        data: bytes = super()._recv(READ_SIZE)  # type: ignore[no-untyped-call]  # the library's
+        # The library's own `_recv` would free the socket at its end, under the hands
+        # of those who send.
+        sock = self.sock
+        assert sock is not None
+        data = sock.recv(READ_SIZE) if self.turns is None else self._from_tls(sock)
+        if not data:
+            raise websocket.WebSocketConnectionClosedException("end of the stream")
         self.heard = time.monotonic()
         return data
+
+    def _from_tls(self, sock: socket.socket) -> bytes:
+        assert self.turns is not None
+        while True:
+            try:
+                with self.turns:
+                    return sock.recv(READ_SIZE)
+            except ssl.SSLWantReadError:
+                _wait(sock, selectors.EVENT_READ)
+            except ssl.SSLWantWriteError:
+                _wait(sock, selectors.EVENT_WRITE)
 
     def _recv(self, bufsize: int) -> bytes:
         position = self._position
@@ -117,10 +142,13 @@ class Transport:
         assert ws.sock is not None  # it is connected
         self._sock: socket.socket = ws.sock
         self._is_tls = isinstance(ws.sock, ssl.SSLSocket)
-        # Keeps each frame whole on the wire. Held across a send; the reader never
-        # takes it, since a reader behind a stuck sender would stop reading.
+        # Keeps each frame whole on the wire. Held across a send; the reader takes it
+        # only after its end, since a reader behind a stuck sender would stop reading.
         self._sending = threading.Lock()
-        self._closed = threading.Event()
+        # Guards `_closed` and the file descriptor while it is shut or freed; never
+        # held across a wait. Reentrant for signal handlers.
+        self._ending = threading.RLock()
+        self._closed = False
 
     @classmethod
     def connect(cls, address: Address, namespace: str, timeout: float) -> Transport:
@@ -130,6 +158,9 @@ class Transport:
             timeout: Seconds for connecting, for the handshake, and for `recv` until
                 `ready` is called.
         """
+        # The library believes proxy variables also for this very machine, and looks
+        # at exceptions only beside a proxy that is given.
+        direct = {"http_proxy_host": "none", "http_no_proxy": ["*"]}
         ws: Any = websocket.create_connection(
             address.socket_url(namespace),
             timeout=timeout,
@@ -138,8 +169,7 @@ class Transport:
             skip_utf8_validation=True,  # decoding is strict anyway, and quick
             suppress_origin=True,  # servers take an Origin for a browser
             sockopt=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
-            # The library believes proxy variables also for this very machine.
-            http_no_proxy=["*"] if address.is_private else None,
+            **(direct if address.is_private else {}),
         )
         return cls(ws)
 
@@ -151,7 +181,11 @@ class Transport:
     def ready(self, on_ping: Callable[[bytes], None]) -> None:
         """From now on reads wait for ever, and pings are handed to the callback."""
         self._ws.on_ping = on_ping
-        self._ws.settimeout(None)
+        if self._is_tls:
+            self._ws.turns = threading.Lock()
+            self._ws.settimeout(0)
+        else:
+            self._ws.settimeout(None)
 
     def read(self) -> list[bytes]:
         """Wait for messages and return the payloads of all that are here.
@@ -164,7 +198,7 @@ class Transport:
         except TransportEnded:
             raise
         except Exception as exc:
-            if self._closed.is_set():
+            if self._closed:
                 raise TransportEnded("the client was closed") from exc
             raise TransportEnded(explain(exc)) from exc
 
@@ -187,7 +221,7 @@ class Transport:
     def _write(self, frame: bytes) -> None:
         view, stalled_since = memoryview(frame), time.monotonic()
         while view:
-            if self._closed.is_set():
+            if self._closed:
                 raise TransportEnded("the connection is closed")
             try:
                 sent = self._send_some(view)
@@ -199,14 +233,21 @@ class Transport:
             if time.monotonic() - stalled_since > SEND_STALL:
                 raise TransportEnded(f"the server read nothing for {SEND_STALL:g} s")
             # Short waits, so that a close from another thread is noticed.
-            select.select([], [self._sock], [], 0.2)
+            _wait(self._sock, selectors.EVENT_WRITE, SLICE)
 
     def _send_some(self, view: memoryview) -> int:
-        if self._is_tls:
-            return self._sock.send(view)
+        """Send what fits now. TLS takes all of a record or none of it.
+
+        What TLS did not take must be offered again before anything else.
+        """
         try:
-            return self._sock.send(view, _DONT_WAIT)
-        except (BlockingIOError, InterruptedError):
+            if not self._is_tls:
+                return self._sock.send(view, _DONT_WAIT)
+            if self._ws.turns is None:  # one thread has it for itself so far
+                return self._sock.send(view[:TLS_RECORD])
+            with self._ws.turns:
+                return self._sock.send(view[:TLS_RECORD])
+        except _NOT_NOW:
             return 0
 
     def ping(self) -> bool:
@@ -222,12 +263,14 @@ class Transport:
         if not self._sending.acquire(timeout=0.1):
             return False
         try:
+            if self._closed or not _wait(self._sock, selectors.EVENT_WRITE, 0):
+                return False
             frame = _frame(opcode, data)
             sent = self._send_some(memoryview(frame))
-            if 0 < sent < len(frame):
+            if sent < len(frame) and (sent or self._is_tls):
                 self.close()  # half a frame is out, nothing can follow it
             return sent == len(frame)
-        except OSError:
+        except (OSError, ValueError):
             return False
         finally:
             self._sending.release()
@@ -238,33 +281,55 @@ class Transport:
         The file descriptor itself is freed by `dispose`: freeing it while another
         thread reads could hit a new file of the same number.
         """
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        try:
-            if not self._is_tls:
-                # A farewell if it fits; no waiting for an answer.
-                self._sock.send(_frame(_CLOSE, (1000).to_bytes(2, "big")), _DONT_WAIT)
-        except OSError:
-            pass
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        with self._ending:
+            if self._closed:
+                return
+            self._closed = True
+            # A farewell if it fits; no waiting for an answer. Not into the middle of
+            # another frame, which it could complete with rubbish.
+            if not self._is_tls and self._sending.acquire(blocking=False):
+                try:
+                    farewell = _frame(_CLOSE, (1000).to_bytes(2, "big"))
+                    self._sock.send(farewell, _DONT_WAIT)
+                except OSError:
+                    pass
+                finally:
+                    self._sending.release()
+            try:
+                # Not the method of TLS sockets, after which writes would be in clear.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def forsake(self) -> None:
         """Free this process's copy of the socket without ending the connection."""
-        self._closed.set()
-        self._sending = threading.Lock()
+        self._closed = True
+        self._sending, self._ending = threading.Lock(), threading.RLock()
         self._sock.close()
 
     def dispose(self) -> None:
         """Free the file descriptor. Only the reader calls it, at its end."""
         self.close()
-        self._ws.shutdown()  # type: ignore[no-untyped-call]  # the library's
+        with self._sending, self._ending:  # senders give up soon on a shut socket
+            self._ws.shutdown()  # type: ignore[no-untyped-call]  # the library's
 
 
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+# select() knows 1024 files only, and epoll would take a file for each wait.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+_NOT_NOW = (
+    BlockingIOError,
+    InterruptedError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+)
+
+
+def _wait(sock: socket.socket, event: int, limit: float | None = None) -> bool:
+    """Wait until a socket can be read or written; False when the time is over."""
+    with _Selector() as selector:
+        selector.register(sock, event)
+        return bool(selector.select(limit))
 
 
 def _frame(first: int, payload: bytes) -> bytes:
@@ -286,32 +351,56 @@ def explain(exc: BaseException) -> str:
     """One short sentence for what went wrong on a socket."""
     if isinstance(exc, websocket.WebSocketConnectionClosedException):
         return "the server ended the connection"
-    if isinstance(exc, websocket.WebSocketException):
-        return f"websocket error: {exc}"
+    if isinstance(exc, websocket.WebSocketBadStatusException):
+        return f"it answers with HTTP status {exc.status_code}"
+    if isinstance(exc, websocket.WebSocketException) and not _is_timeout(exc):
+        return f"websocket error: {exc!s:.200}"
+    if isinstance(exc, ConnectionRefusedError):
+        return "the connection was refused"
     if isinstance(exc, ConnectionResetError):
         return "the server reset the connection"
-    if isinstance(exc, OSError) and exc.errno:
-        return f"{os.strerror(exc.errno)} ({errno.errorcode.get(exc.errno, '?')})"
-    return f"{type(exc).__name__}: {exc}"
+    if _is_timeout(exc):
+        return "no answer in time"
+    if isinstance(exc, ssl.SSLError):  # its errno is not the system's
+        said = getattr(exc, "verify_message", None) or getattr(exc, "reason", None)
+        return f"TLS: {said or exc}"
+    number = exc.errno if isinstance(exc, OSError) else None
+    if number is not None and number in errno.errorcode:
+        return f"{os.strerror(number)} ({errno.errorcode[number]})"
+    return f"{type(exc).__name__}: {exc!s:.200}"
 
 
-def failure_kind(exc: BaseException) -> str:
+def _is_timeout(exc: BaseException) -> bool:
+    return isinstance(exc, (TimeoutError, websocket.WebSocketTimeoutException))
+
+
+def failure_kind(exc: BaseException, address: Address) -> str:
     """What kind of failure kept a connection from being made.
 
     Returns:
         ``"refused"``, ``"timeout"``, ``"name"``, ``"tls"``, ``"status"`` (an HTTP
         answer that is no websocket), ``"proxy"`` or ``"unreachable"``.
     """
-    if isinstance(exc, (ConnectionRefusedError, ConnectionResetError)):
-        return "refused"
-    if isinstance(exc, (TimeoutError, websocket.WebSocketTimeoutException)):
-        return "timeout"
-    if isinstance(exc, (socket.gaierror, websocket.WebSocketAddressException)):
-        return "name"
-    if isinstance(exc, ssl.SSLError):
+    if isinstance(exc, ssl.SSLError) and not _is_timeout(exc):
         return "tls"
     if isinstance(exc, websocket.WebSocketProxyException):
         return "proxy"
-    if isinstance(exc, websocket.WebSocketException):
-        return "status"
-    return "unreachable"
+    is_net = isinstance(exc, (OSError, websocket.WebSocketAddressException))
+    if is_net and has_proxy(address):
+        return "proxy"  # it is the proxy that was not reached
+    if isinstance(exc, ConnectionRefusedError):
+        return "refused"
+    if _is_timeout(exc):
+        return "timeout"
+    names = (socket.gaierror, websocket.WebSocketAddressException, UnicodeError)
+    if isinstance(exc, names):
+        return "name"
+    is_answer = isinstance(exc, ConnectionResetError) or not isinstance(exc, OSError)
+    return "status" if is_answer else "unreachable"
+
+
+def has_proxy(address: Address) -> bool:
+    """Whether the variables of the environment name a proxy for an address."""
+    if address.is_private:
+        return False
+    return bool(get_proxy_info(address.host, address.tls)[0])

@@ -1,0 +1,679 @@
+"""One socket serves many threads, and whoever waits on it hears of its end."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lmstudio import connection as module
+from lmstudio.address import Address
+from lmstudio.connection import Connection
+from lmstudio.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConnectionError,
+    LMStudioValueError,
+    LMStudioWebsocketError,
+)
+from lmstudio.mailbox import Mailbox
+from lmstudio.protocol.client import End
+from lmstudio.transport import TransportEnded
+from lmstudio.worker import Worker
+from raw_server import (
+    CLOSE,
+    PATIENCE,
+    PING,
+    PONG,
+    TEXT,
+    RawServer,
+    frame,
+    free_port,
+    open_files,
+)
+
+
+@pytest.fixture
+def worker():
+    made = Worker("lmstudio-worker")
+    yield made
+    made.stop(wait=PATIENCE)
+
+
+def open_to(server, worker, timeout=PATIENCE):
+    return Connection.open_to(
+        Address("127.0.0.1", server.port),
+        "llm",
+        identifier="me",
+        passkey="secret",
+        worker=worker,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture
+def server():
+    with RawServer() as made:
+        yield made
+
+
+@pytest.fixture
+def linked(server, worker):
+    """A connection, and the server's end of it."""
+    connection = open_to(server, worker)
+    yield connection, server.peer()
+    connection.close()
+
+
+def result(number, value):
+    return {"type": "rpcResult", "callId": number, "result": value}
+
+
+def test_request_and_reply(linked):
+    """A call is sent as JSON, and its reply ends up in its mailbox."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    number = connection.open("rpc", "countTokens", {"text": "ä"}, mailbox)
+
+    assert {
+        "type": "rpcCall",
+        "endpoint": "countTokens",
+        "callId": number,
+        "parameter": {"text": "ä"},
+    } == peer.json()
+    peer.text(result(number, 3))
+    assert [End("result", 3)] == mailbox.get(PATIENCE)
+    assert connection.is_usable
+
+
+def test_packets_go_both_ways_until_the_end(linked):
+    """On a channel both sides send; after its end nothing more is sent."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    number = connection.open("channel", "predict", None, mailbox)
+    peer.json()
+    connection.send_packet(number, {"type": "cancel"})
+    assert {
+        "type": "channelSend",
+        "channelId": number,
+        "message": {"type": "cancel"},
+    } == peer.json()
+
+    peer.text({"type": "channelSend", "channelId": number, "message": "x"})
+    peer.text({"type": "channelClose", "channelId": number})
+    got = []
+    while End("closed") not in got:
+        got += mailbox.get(PATIENCE)
+    assert ["x", End("closed")] == got
+
+    connection.send_packet(number, {"type": "late"})
+    connection.abandon(number)
+    connection.open("rpc", "version", None, Mailbox())
+    assert "version" == peer.json()["endpoint"]
+
+
+def test_abandoned_channels_are_cancelled(linked):
+    """Abandoning sends a cancel, and what still comes is dropped."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    number = connection.open("channel", "predict", None, mailbox)
+    peer.json()
+    connection.abandon(number)
+    connection.abandon(number)
+
+    assert {"type": "cancel"} == peer.json()["message"]
+    peer.text({"type": "channelSend", "channelId": number, "message": "late"})
+    other = Mailbox()
+    call = connection.open("rpc", "version", None, other)
+    peer.text(result(call, 1))
+    assert [End("result", 1)] == other.get(PATIENCE)
+    assert mailbox.get(0) is None
+
+
+def test_abandoning_on_a_broken_connection(linked):
+    """Then the server has stopped by itself, and nothing is raised."""
+    connection, _ = linked
+    number = connection.open("channel", "predict", None, Mailbox())
+
+    def fail(payload):
+        raise TransportEnded("broken")
+
+    connection._transport.send = Sends(fail)
+    connection.abandon(number)
+    assert 0 == connection._protocol.open_requests
+
+
+def test_odd_messages_harm_nothing(linked, caplog):
+    """What is JSON but no message is logged at debug, and the next one counts."""
+    connection, peer = linked
+    caplog.set_level(logging.DEBUG, "lmstudio.connection")
+    mailbox = Mailbox()
+    number = connection.open("rpc", "version", None, mailbox)
+    odd = ["[]", "3", "null", '"text"', '{"type": 5}', ' {"type": "channelSend"}']
+    for text in odd:
+        peer.send(frame(TEXT, text.encode()))
+    peer.text(result(number, 1))
+
+    assert [End("result", 1)] == mailbox.get(PATIENCE)
+    assert len(odd) == sum(r.message.startswith("stray: ") for r in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"no JSON",
+        b"",
+        b'{"type": "\xff"}',
+        b'{"type": "\xed\xa0\x80"}',
+        "{}".encode("utf-16"),
+        b"[" * 100_000,
+    ],
+    ids=["words", "empty", "latin-1", "surrogate", "utf-16", "deep"],
+)
+def test_garbage_ends_the_connection(linked, payload):
+    """A frame that is no JSON ends all requests; messages before it still count."""
+    connection, peer = linked
+    answered, lost = Mailbox(), Mailbox()
+    first = connection.open("rpc", "version", None, answered)
+    connection.open("rpc", "version", None, lost)
+    message = json.dumps(result(first, 1)).encode()
+    peer.send(frame(TEXT, message) + frame(TEXT, payload))
+
+    assert [End("result", 1)] == answered.get(PATIENCE)
+    (end,) = lost.get(PATIENCE)
+    assert "lost" == end.how
+    assert end.body.startswith("the server sent a frame that is no JSON: ")
+    assert not connection.is_usable
+
+
+def test_a_failure_of_the_reader_is_heard(linked, caplog):
+    """Even an error of our own in the reader releases those who wait."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    connection.open("rpc", "version", None, mailbox)
+    connection._protocol.receive = None
+    with caplog.at_level(logging.ERROR, "lmstudio.connection"):
+        peer.text({})
+        (end,) = mailbox.get(PATIENCE)
+        connection.close()
+
+    assert ("lost", "TypeError") == (end.how, end.body.partition(":")[0])
+    assert ["the reader of llm failed"] == [r.message for r in caplog.records]
+
+
+def test_complaints_are_logged_from_the_worker(linked):
+    """A warning of the server that fits no request becomes a log record."""
+    _, peer = linked
+    logged = threading.Event()
+    records = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            records.append((threading.current_thread().name, record.getMessage()))
+            logged.set()
+
+    logger = logging.getLogger("lmstudio.connection")
+    handler = Handler()
+    logger.addHandler(handler)
+    try:
+        peer.text({"type": "communicationWarning", "warning": "Bad manners"})
+        assert logged.wait(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+
+    said = "the server complains on llm: Bad manners"
+    assert [("lmstudio-worker", said)] == records
+
+
+def test_many_threads_share_one_socket(linked):
+    """Replies in any order reach the thread that asked."""
+    connection, peer = linked
+    count, barrier = 32, threading.Barrier(32)
+
+    def ask(value):
+        barrier.wait(PATIENCE)
+        mailbox = Mailbox()
+        connection.open("rpc", "echo", value, mailbox)
+        return mailbox.get(PATIENCE)[-1].body
+
+    with ThreadPoolExecutor(count) as pool:
+        asking = [pool.submit(ask, value) for value in range(count)]
+        calls = [peer.json() for _ in range(count)]
+        for call in reversed(calls):
+            peer.text(result(call["callId"], call["parameter"]))
+        assert list(range(count)) == [a.result(PATIENCE) for a in asking]
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "goodbye"])
+def test_a_lost_connection_releases_all_who_wait(linked, how):
+    """Every waiting thread hears of the end within 100 ms, with the reason."""
+    connection, peer = linked
+    mailboxes = [Mailbox() for _ in range(16)]
+    for mailbox in mailboxes:
+        connection.open("rpc", "version", None, mailbox)
+
+    def wait(mailbox):
+        return mailbox.get(PATIENCE), time.monotonic()
+
+    with ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(wait, mailbox) for mailbox in mailboxes]
+        ended = time.monotonic()
+        if how == "goodbye":
+            peer.send(frame(CLOSE, (1001).to_bytes(2, "big") + b"bye"))
+        elif how == "reset":
+            peer.reset()
+        else:
+            peer.close()
+        heard = [w.result(PATIENCE) for w in waiting]
+
+    reasons = {batch[0].body for batch, _ in heard}
+    assert {"lost"} == {batch[0].how for batch, _ in heard}
+    if how == "goodbye":
+        assert {"the server closed the connection (code 1001, 'bye')"} == reasons
+    else:
+        assert reasons <= {
+            "the server ended the connection",
+            "the server reset the connection",
+        }
+    assert max(when for _, when in heard) - ended < 0.1
+    assert not connection.is_usable
+    with pytest.raises(LMStudioWebsocketError, match="lost the connection to ws://"):
+        connection.open("rpc", "version", None, Mailbox())
+
+
+def test_close_releases_all_and_may_be_repeated(linked):
+    """Closing from several threads ends every request, with the reason given."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    connection.open("rpc", "version", None, mailbox)
+    barrier = threading.Barrier(4)
+
+    def close():
+        barrier.wait(PATIENCE)
+        connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for closing in [pool.submit(close) for _ in range(4)]:
+            closing.result(PATIENCE)
+    assert [End("lost", "the client was closed")] == mailbox.get(0)
+    assert peer.json()["endpoint"] == "version"
+    assert peer.closed()
+    with pytest.raises(LMStudioWebsocketError, match="the client was closed"):
+        connection.open("rpc", "version", None, Mailbox())
+
+
+def test_the_reader_may_close_its_own_connection(linked):
+    """A log handler that closes the client from the reader's thread does not hang."""
+    connection, peer = linked
+    closed = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if threading.current_thread() is connection._reader:
+                connection.close("enough")
+                closed.set()
+
+    logger = logging.getLogger("lmstudio.connection")
+    handler, level = Handler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        peer.text({"type": "stray"})
+        assert closed.wait(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class Sends:
+    """Stands in for a transport's `send`, at a moment that a test picks."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __call__(self, payload):
+        self.work(payload)
+
+
+def test_a_request_that_was_not_sent_leaves_its_mailbox_alone(linked):
+    """When the connection ends in mid-send, the sender alone hears of it, at once.
+
+    So that it can offer the same mailbox to another connection.
+    """
+    connection, peer = linked
+    mailbox = Mailbox()
+
+    def fail(payload):
+        peer.close()
+        connection._reader.join(PATIENCE)
+        raise TransportEnded("broken")
+
+    connection._transport.send = Sends(fail)
+    with pytest.raises(LMStudioWebsocketError, match="the server ended the connection"):
+        connection.open("rpc", "version", None, mailbox)
+    assert mailbox.get(0) is None
+
+
+def test_a_failed_send_ends_the_connection_for_all(linked):
+    """After a failed send nobody is given this connection, reader or not."""
+    connection, _ = linked
+
+    def fail(payload):
+        raise TransportEnded("broken")
+
+    connection._transport.send = Sends(fail)
+    with pytest.raises(LMStudioWebsocketError, match="broken"):
+        connection.open("rpc", "version", None, Mailbox())
+    assert not connection.is_usable
+
+
+def test_a_request_sent_in_the_last_moment_is_lost(linked):
+    """What went out while the reader ended gets an end nevertheless."""
+    connection, peer = linked
+    mailbox = Mailbox()
+
+    def late(payload):
+        peer.close()
+        connection._reader.join(PATIENCE)
+
+    connection._transport.send = Sends(late)
+    connection.open("rpc", "version", None, mailbox)
+    assert [End("lost", "the server ended the connection")] == mailbox.get(0)
+
+
+def test_ctrl_c_in_a_send_forgets_the_request(linked):
+    """An interrupted request is expected no more."""
+    connection, _ = linked
+
+    def interrupt(payload):
+        raise KeyboardInterrupt
+
+    connection._transport.send = Sends(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        connection.open("rpc", "version", None, Mailbox())
+    assert 0 == connection._protocol.open_requests
+    assert {} == connection._mailboxes
+    assert set() == connection._unsent
+
+
+@pytest.mark.parametrize(
+    "parameter", [{"a": {1, 2}}, {"a": float("nan")}, {"a": "\ud800"}], ids=repr
+)
+def test_parameters_without_a_json_form(linked, parameter):
+    """They are the caller's mistake, and the connection goes on."""
+    connection, peer = linked
+    with pytest.raises(LMStudioValueError, match="has no JSON form"):
+        connection.open("rpc", "x", parameter, Mailbox())
+    connection.open("rpc", "version", None, Mailbox())
+    assert "version" == peer.json()["endpoint"]
+
+
+def test_parameters_that_hold_themselves(linked):
+    """A circle is no JSON either."""
+    connection, _ = linked
+    circle = []
+    circle.append(circle)
+    with pytest.raises(LMStudioValueError, match="has no JSON form"):
+        connection.open("rpc", "x", circle, Mailbox())
+
+
+def test_the_reader_never_waits_for_a_sender(linked, monkeypatch):
+    """Replies arrive while a sender is stuck; pings are answered after it."""
+    connection, peer = linked
+    monkeypatch.setattr(module, "PONG_AGAIN", 0.01)
+    pong, refused = connection._transport.pong, threading.Event()
+
+    def watched(data):
+        sent = pong(data)
+        return sent or refused.set() or sent
+
+    connection._transport.pong = watched
+    mailbox = Mailbox()
+    number = connection.open("rpc", "version", None, mailbox)
+    peer.json()
+    with connection._transport._sending:
+        peer.send(frame(PING, b"are you there"))
+        peer.text(result(number, 1))
+        assert [End("result", 1)] == mailbox.get(PATIENCE)
+        assert refused.wait(PATIENCE)
+    assert (PONG, b"are you there") == peer.frame()
+
+
+def test_routing_while_requests_are_forgotten(linked):
+    """Forgetting from one thread what another routes loses only that."""
+    connection, peer = linked
+    count = 200
+    mailboxes = [Mailbox() for _ in range(count)]
+    numbers = [connection.open("rpc", "x", None, m) for m in mailboxes]
+    for _ in numbers:
+        peer.json()
+    with ThreadPoolExecutor(2) as pool:
+        forgetting = pool.submit(
+            lambda: [connection.forget(n) for n in numbers[::2]] and None
+        )
+        peer.send(
+            b"".join(frame(TEXT, json.dumps(result(n, n)).encode()) for n in numbers)
+        )
+        assert forgetting.result(PATIENCE) is None
+        for number, mailbox in list(zip(numbers, mailboxes, strict=True))[1::2]:
+            assert [End("result", number)] == mailbox.get(PATIENCE)
+    assert {} == connection._mailboxes
+
+
+def test_a_garbage_collection_inside_the_locks(linked):
+    """A finalizer that leaves a note for the worker takes none of our locks."""
+    connection, _ = linked
+    abandoned = threading.Event()
+
+    class Leaving:
+        def __init__(self):
+            self.myself = self
+
+        def __del__(self):
+            connection._worker.soon(abandoned.set)
+
+    Leaving()
+    with connection._state, connection._transport._sending:
+        gc.collect()
+        assert abandoned.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def short_lives(monkeypatch):
+    monkeypatch.setattr(module, "PING_AFTER", 0.04)
+    monkeypatch.setattr(module, "DEAD_AFTER", 0.1)
+    yield
+
+
+def test_a_silent_server_is_pinged_and_lives(server, worker, monkeypatch):
+    """Pongs count as life: a server that has nothing to say is not given up."""
+    with short_lives(monkeypatch):
+        connection = open_to(server, worker)
+        peer = server.peer()
+        mailbox = Mailbox()
+        connection.open("rpc", "slow", None, mailbox)
+        peer.json()
+        pings, until = 0, time.monotonic() + 0.3
+        while time.monotonic() < until:
+            assert (PING, b"") == peer.frame()
+            peer.send(frame(PONG, b""))
+            pings += 1
+        assert connection.is_usable
+        assert mailbox.get(0) is None
+        assert pings >= 3
+        connection.close()
+
+
+def test_a_dead_server_is_given_up(server, worker, monkeypatch):
+    """A server that answers no ping is dead, and those who wait are told."""
+    with short_lives(monkeypatch):
+        connection = open_to(server, worker)
+        peer = server.peer()
+        mailbox = Mailbox()
+        connection.open("rpc", "slow", None, mailbox)
+
+        (end,) = mailbox.get(PATIENCE)
+
+        assert End("lost", "no sign of life for 0 s") == end
+        connection.close()
+        peer.json()
+        assert [(PING, b"")] * module.PINGS == [
+            peer.frame() for _ in range(module.PINGS)
+        ]
+
+
+def test_a_long_pause_of_our_own_is_no_death(linked, monkeypatch):
+    """A process that was stopped for a while first asks whether the server lives."""
+    connection, peer = linked
+    connection._transport._ws.heard -= 60.0
+    connection._check_life()
+
+    assert connection.is_usable
+    assert (PING, b"") == peer.frame()
+    assert 1 == connection._pings
+    connection._transport._ws.heard = time.monotonic()
+    connection._check_life()
+    assert 0 == connection._pings
+
+
+def test_a_busy_sender_is_no_sign_of_death(linked):
+    """While a sender holds the socket no ping goes out, and none is missed."""
+    connection, _ = linked
+    connection._transport._ws.heard -= 60.0
+    with connection._transport._sending:
+        for _ in range(module.PINGS + 1):
+            connection._check_life()
+    assert 0 == connection._pings
+    assert connection.is_usable
+
+
+def test_pings_after_the_end_are_not_answered(linked):
+    """Nor is life looked for in a connection that is over."""
+    connection, _ = linked
+    connection.close()
+    connection._pong(b"late")
+    connection._check_life()
+    assert not connection.is_usable
+
+
+def test_refused_credentials(worker):
+    """The server's words come out, and nothing stays open."""
+    with RawServer("upgrade") as server:
+        before = open_files()
+
+        def refuse():
+            peer = server.peer()
+            peer.json()
+            peer.text({"success": False, "error": "Invalid passkey"})
+
+        with ThreadPoolExecutor(1) as pool:
+            refusing = pool.submit(refuse)
+            with pytest.raises(LMStudioAuthenticationError) as caught:
+                open_to(server, worker)
+            refusing.result(PATIENCE)
+        server.stop()
+        assert "authentication: Invalid passkey" == str(caught.value)
+        assert before >= open_files()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (frame(TEXT, b"no JSON"), "not-lmstudio"),
+        (frame(TEXT, b"[" * 100_000), "not-lmstudio"),
+        (frame(TEXT, b"\xff"), "not-lmstudio"),
+        (frame(CLOSE), "not-lmstudio"),
+        (b"", "timeout"),
+    ],
+    ids=["words", "deep", "latin-1", "close", "silence"],
+)
+def test_no_reply_to_authentication(worker, answer, problem):
+    """A websocket server of another kind is told from a slow one."""
+    with RawServer("upgrade") as server:
+
+        def reply():
+            peer = server.peer()
+            peer.json()
+            peer.send(answer)
+
+        with ThreadPoolExecutor(1) as pool:
+            replying = pool.submit(reply)
+            with pytest.raises(LMStudioConnectionError) as caught:
+                open_to(server, worker, PATIENCE if answer else 0.1)
+            replying.result(PATIENCE)
+    assert problem == caught.value.problem
+    assert caught.value.reason.startswith("no reply to authentication: ")
+    assert "secret" not in str(caught.value)
+
+
+def test_nobody_there(worker):
+    """A refused connection is an error of ours that names address and kind."""
+    port = free_port()
+    with pytest.raises(LMStudioConnectionError) as caught:
+        Connection.open_to(
+            Address("127.0.0.1", port),
+            "llm",
+            identifier="me",
+            passkey="secret",
+            worker=worker,
+            timeout=PATIENCE,
+        )
+    assert (f"ws://127.0.0.1:{port}", "refused") == (
+        caught.value.address,
+        caught.value.problem,
+    )
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_a_thread_that_does_not_start(server, worker, monkeypatch):
+    """Without a reader there is no connection, and its socket is freed."""
+
+    def refuse():
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Worker, "start", lambda self: refuse())
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        open_to(server, worker)
+    assert server.peer().closed()
+
+
+def test_what_is_logged(server, worker, caplog):
+    """Connecting and closing at info, traffic at debug, the passkey never."""
+    with caplog.at_level(logging.DEBUG, "lmstudio"):
+        connection = open_to(server, worker)
+        connection.open("rpc", "version", None, Mailbox())
+        connection.close()
+
+    said = [(r.levelname, r.message) for r in caplog.records]
+    assert ("INFO", f"connected to ws://{server.host}/llm") == said[0]
+    assert ("INFO", "connection llm ended: the client was closed") == said[-1]
+    assert "DEBUG" == said[1][0]
+    assert "version" in said[1][1]
+    assert "secret" not in caplog.text
+    assert {"me", "secret"} <= set(server.auths[0].values())
+
+
+def test_forsaken_connections(linked):
+    """In a child after a fork those who wait get an end, and no lock is needed."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    connection.open("rpc", "version", None, mailbox)
+    peer.json()
+    reader, parents = connection._reader, connection._transport._sock.dup()
+    with connection._state, connection._transport._sending:
+        # The socket is the parent's, here played by a copy; shutting it ends the
+        # reader, which a child would not have.
+        connection.forsake()
+    assert [End("lost", "the process was forked; make a new request")] == mailbox.get(0)
+    with pytest.raises(LMStudioWebsocketError, match="the process was forked"):
+        connection.open("rpc", "version", None, Mailbox())
+    parents.sendall(frame(TEXT, b"1", b"abcd"))
+    assert 1 == peer.json()
+    peer.close()
+    parents.close()
+    reader.join(PATIENCE)
