@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import socket
 import time
@@ -77,11 +78,13 @@ def home() -> Path:
 def _port_in_info_file() -> int | None:
     """The port in ``.internal/http-server.json``: a hint, so any trouble is none."""
     path = os.environ.get("LMS_API_SERVER_INFO_PATH")
-    file = Path(path) if path else home() / ".internal" / "http-server.json"
     try:
+        file = Path(path) if path else home() / ".internal" / "http-server.json"
+        if not file.is_file():  # opening a pipe would wait
+            return None
         port = json.loads(file.read_text("utf-8"))["port"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None  # RuntimeError: no home folder, or JSON that is nested too deeply
     return port if type(port) is int and 0 < port < 65536 else None
 
 
@@ -99,9 +102,9 @@ def probe(
     found: dict[Address, dict[str, object]] = {}
     deadline = time.monotonic() + limit
     with selectors.DefaultSelector() as selector:
-        for address in addresses:
-            _start_probe(selector, address)
         try:
+            for address in addresses:
+                _start_probe(selector, address)
             while selector.get_map() and (left := deadline - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
                     greeting = _step(selector, key)
@@ -121,18 +124,30 @@ def greet(address: Address, limit: float = 2.0) -> dict[str, object]:
     Args:
         limit: Seconds in all.
     """
-    from http import client  # only those who load models need it
-
-    kind = client.HTTPSConnection if address.tls else client.HTTPConnection
-    http = kind(address.host, address.port, timeout=limit)
+    deadline = time.monotonic() + limit
+    heard = bytearray()
     try:
-        http.request("GET", f"{address.prefix}/lmstudio-greeting")
-        greeting = json.loads(http.getresponse().read(GREETING_SIZE))
-    except (OSError, ValueError, client.HTTPException):
-        return {}
-    finally:
-        http.close()
-    return greeting if isinstance(greeting, dict) else {}
+        with _connected(address, limit) as sock:
+            sock.sendall(_request(address))
+            data = b"?"
+            while data and len(heard) < GREETING_SIZE and read_greeting(heard) is None:
+                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                data = sock.recv(4096)
+                heard += data
+    except (OSError, ValueError):  # ValueError: a host that can't be a name
+        pass
+    return read_greeting(heard) or {}
+
+
+def _connected(address: Address, limit: float) -> socket.socket:
+    sock = socket.create_connection((address.host, address.port), limit)
+    if not address.tls:
+        return sock
+    import ssl  # slow to import, and rarely needed
+
+    with sock:  # wrapping takes the socket over; if it fails, this frees it
+        context = ssl.create_default_context()
+        return context.wrap_socket(sock, server_hostname=address.host)
 
 
 def _start_probe(selector: selectors.BaseSelector, address: Address) -> None:
@@ -171,18 +186,34 @@ def _request(address: Address) -> bytes:
     ).encode("latin-1", "replace")
 
 
-def read_greeting(response: bytes) -> dict[str, object] | None:
+def read_greeting(response: bytes | bytearray) -> dict[str, object] | None:
     """The greeting in an HTTP response, None while it is incomplete or another's."""
     head, separator, body = bytes(response).partition(b"\r\n\r\n")
-    if not separator or b" 200" not in head.split(b"\r\n")[0]:
+    if not separator or head.split(None, 2)[1:2] != [b"200"]:
         return None
-    start, end = body.find(b"{"), body.rfind(b"}")
+    if re.search(rb"(?im)^transfer-encoding:.*chunked", head):
+        body = _without_chunks(body)
     try:
-        greeting = json.loads(body[start : end + 1])
-    except ValueError:
+        greeting = json.loads(body)
+    except (ValueError, RecursionError):
         return None
     is_ours = isinstance(greeting, dict) and greeting.get("lmstudio") is True
     return greeting if is_ours else None
+
+
+def _without_chunks(body: bytes) -> bytes:
+    """The content of as many chunks as are there."""
+    content, rest = b"", body
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        try:
+            length = int(size.partition(b";")[0], 16)
+        except ValueError:
+            break
+        if length <= 0:
+            break
+        content, rest = content + rest[:length], rest[length + 2 :]
+    return content
 
 
 #: Kind of failure -> what happened, and one next step. ``{0}`` is the address.
@@ -200,12 +231,12 @@ DIAGNOSES = {
         " `lms server start --bind 0.0.0.0`",
     ),
     "tls": (
-        "the TLS handshake failed",
+        "TLS failed",
         "Use http:// or ws:// when the server does not speak TLS,"
         " and check its certificate otherwise",
     ),
     "proxy": (
-        "the proxy refused the connection",
+        "the proxy did not make the connection",
         "Name the host in NO_PROXY, or correct the proxy variables",
     ),
     "status": (
