@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
+
 from . import discovery
 from .address import Address
 from .errors import (
     LMStudioConnectionError,
+    LMStudioError,
     LMStudioRuntimeError,
     LMStudioValueError,
     LMStudioWebsocketError,
@@ -45,12 +49,17 @@ def credentials(
         LMStudioValueError: A token of the wrong form; it is not repeated in the error.
     """
     source = "api_token"
-    if api_token is None and identifier is None:
+    if api_token is None and identifier is None and passkey is None:
         for name in TOKEN_VARIABLES:
             api_token, source = os.environ.get(name) or None, f"the variable {name}"
             if api_token:
                 break
     if api_token:
+        if identifier is not None or passkey is not None:
+            raise LMStudioValueError(
+                "api_token stands for client_identifier and client_passkey;"
+                " give it, or these"
+            )
         match = _TOKEN.fullmatch(api_token) if isinstance(api_token, str) else None
         if match is None:
             raise LMStudioValueError(
@@ -62,6 +71,22 @@ def credentials(
         if text is not None and (not isinstance(text, str) or not 0 < len(text) <= 256):
             raise LMStudioValueError(f"client_{what} must be 1 to 256 characters")
     return identifier or f"guest:{uuid.uuid4()}", passkey or str(uuid.uuid4())
+
+
+@attrs.define
+class _Opening:
+    """The opening of one namespace's connection.
+
+    Attributes:
+        lock: Held while connecting, by one thread for all that want the connection.
+        failed_at: When it failed last, `time.monotonic`.
+        failure: How. For those only who waited for the lock then: each trying by
+            itself, the last of many threads would wait for all their time limits.
+    """
+
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    failed_at: float = 0.0
+    failure: LMStudioError | None = None
 
 
 class Session:
@@ -82,7 +107,7 @@ class Session:
         self._state = threading.Lock()
         # One for each namespace, so that it is opened once and slow connecting in
         # one does not hold up another.
-        self._opening: dict[str, threading.Lock] = {}
+        self._opening: dict[str, _Opening] = {}
         self.worker = Worker("lmstudio-worker")
         self._callbacks: Worker | None = None
         _sessions.add(self)
@@ -93,14 +118,18 @@ class Session:
         return self._identifier
 
     @property
-    def callbacks(self) -> Worker:
-        """Runs users' done callbacks, apart from everything that must be quick."""
+    def callbacks(self) -> Worker | None:
+        """Runs users' done callbacks, apart from all that must be quick.
+
+        None when the client is closed: nobody would end it.
+        """
         with self._state:
+            if self._closed:
+                return None
             if self._callbacks is None:
                 self._callbacks = Worker("lmstudio-callbacks")
-            worker = self._callbacks
-        worker.start()
-        return worker
+            self._callbacks.start()
+            return self._callbacks
 
     @property
     def address(self) -> Address:
@@ -111,9 +140,10 @@ class Session:
         """
         if self._given is not None:
             return self._given
-        if self._found is None:
-            self._found = discovery.find_local()
-        return self._found
+        found = self._found  # another thread may forget it meanwhile
+        if found is None:
+            self._found = found = discovery.find_local()
+        return found
 
     @property
     def known_address(self) -> str:
@@ -132,14 +162,24 @@ class Session:
         connection = self._connections.get(namespace)
         if connection is not None and connection.is_usable:
             return connection
+        asked = time.monotonic()
         with self._state:
-            opening = self._opening.setdefault(namespace, threading.Lock())
-        with opening:
+            opening = self._opening.setdefault(namespace, _Opening())
+        with opening.lock:
             self._check_open()
             connection = self._connections.get(namespace)
             if connection is not None and connection.is_usable:
                 return connection
-            made = self._connect(namespace)
+            if opening.failure is not None and opening.failed_at >= asked:
+                raise opening.failure.fresh()
+            try:
+                made = self._connect(namespace)
+            except LMStudioError as exc:
+                opening.failure = exc.fresh()
+                opening.failure.__cause__ = None  # its traceback holds much alive
+                opening.failed_at = time.monotonic()
+                raise
+            opening.failure = None
             with self._state:
                 closed = self._closed
                 if not closed:
@@ -153,9 +193,9 @@ class Session:
         # Imported on first use: the websocket library brings ssl and takes its time.
         from .connection import Connection
 
-        def attempt() -> Connection:
+        def attempt(address: Address) -> Connection:
             return Connection.open_to(
-                self.address,
+                address,
                 namespace,
                 identifier=self._identifier,
                 passkey=self._passkey,
@@ -163,13 +203,17 @@ class Session:
                 timeout=CONNECT_TIME,
             )
 
+        known = self._found
         try:
-            return attempt()
+            try:
+                return attempt(self.address)
+            except LMStudioConnectionError:
+                if self._given is not None or known is None:
+                    raise
+            # The server that was found is gone; perhaps it moved.
+            self._found = None
+            return attempt(self.address)
         except LMStudioConnectionError as exc:
-            if self._given is None and self._found is not None and not exc.hint:
-                # The server that was found is gone; perhaps it moved.
-                self._found = None
-                return attempt()
             raise (exc if exc.hint else discovery.diagnosed(exc)) from exc.__cause__
 
     def open(
@@ -203,6 +247,20 @@ class Session:
         """What the server says of itself over HTTP; empty when it says nothing."""
         address = self.address
         return discovery.greet(address)
+
+    @property
+    def has_connections(self) -> bool:
+        """Whether there is something to close."""
+        return bool(self._connections)
+
+    def shadow(self) -> Session:
+        """The same session as another object, for finalizers of this one.
+
+        Holding it does not keep this one alive, and it works when this one is gone.
+        """
+        shadow = object.__new__(type(self))
+        shadow.__dict__ = self.__dict__
+        return shadow
 
     @property
     def is_closed(self) -> bool:
@@ -243,5 +301,5 @@ def _after_fork() -> None:
         session.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows
     os.register_at_fork(after_in_child=_after_fork)
