@@ -1,0 +1,85 @@
+"""Environments of their own for the official clients, made once per clone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLACE = ROOT / ".venv"
+PYTHON_SDK = "lmstudio==1.5.0"
+JS_SDK = "@lmstudio/sdk@1.5.0"
+#: The oldest Node.js that runs the SDK for JavaScript.
+OLDEST_NODE = 18
+
+
+def python() -> Path:
+    """The interpreter of an environment with the official Python SDK."""
+    place = PLACE / "interop-python"
+    bin_folder = "Scripts" if os.name == "nt" else "bin"
+    interpreter = place / bin_folder / "python"
+    made_from = f"{PYTHON_SDK}, Python {sys.version}, {sys.base_prefix}"
+    if not _is_made(place, made_from):
+        _run([sys.executable, "-m", "venv", "--clear", str(place)])
+        _run([str(interpreter), "-I", "-m", "pip", "install", "-qq", PYTHON_SDK])
+        _stamp(place, made_from)
+    return interpreter
+
+
+def javascript() -> tuple[str, Path]:
+    """Node.js, and a folder with the official JavaScript SDK.
+
+    Skips the test where there is no Node.js; in CI that is a failure.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        _do_without("node and npm are not installed")
+    version = _run([node, "--version"]).strip()
+    if int(version.lstrip("v").partition(".")[0]) < OLDEST_NODE:
+        _do_without(f"node {version} is older than v{OLDEST_NODE}")
+    place = PLACE / "interop-js"
+    if not _is_made(place, JS_SDK):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        # Without a package.json of its own npm would look for one further up.
+        (place / "package.json").write_text("{}\n")
+        words = ["install", "--no-audit", "--no-fund", "--loglevel=error", JS_SDK]
+        _run([npm, "--prefix", str(place), *words])
+        _stamp(place, JS_SDK)
+    return node, place
+
+
+def _is_made(place: Path, made_from: str) -> bool:
+    """Whether an environment was finished, from the same things."""
+    stamp = place / "made-from.txt"
+    return stamp.is_file() and stamp.read_text("utf-8") == made_from
+
+
+def _stamp(place: Path, made_from: str) -> None:
+    (place / "made-from.txt").write_text(made_from, "utf-8")
+
+
+def _do_without(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}, and CI is to run all official clients", pytrace=False)
+    pytest.skip(reason)
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run a command to its end; returns what it printed."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command)} failed:\n{done.stdout}", pytrace=False)
+    return done.stdout
