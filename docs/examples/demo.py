@@ -1,6 +1,6 @@
 """Fetch a small model, start a server, and talk to the model: all on this machine.
 
-It needs `pip install 'lmstudio[server]'` and nothing else. `make demo` runs it.
+It needs the package with its extra [server] and nothing else. `make demo` runs it.
 """
 
 import contextlib

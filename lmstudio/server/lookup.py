@@ -26,7 +26,8 @@ class ModelNotOnDisk(EngineError):
     def __init__(
         self, name: str, nearest: Sequence[str], sample: Sequence[str], total: int
     ) -> None:
-        cause = f"There are {total} models on disk: {', '.join(sample)}"
+        count = "is 1 model" if total == 1 else f"are {total} models"
+        cause = f"There {count} on disk: {', '.join(sample)}"
         if total > len(sample):
             cause += ", ..."
         if not total:
@@ -106,7 +107,10 @@ def _nearest(name: str, names: Sequence[str]) -> list[str]:
     """Up to three names like this one, compared without regard to case."""
     folded = {text.casefold(): text for text in names}
     wanted = name[:_LONGEST].casefold()
-    return [folded[text] for text in difflib.get_close_matches(wanted, folded)]
+    close = difflib.get_close_matches(wanted, folded)
+    # The beginning of a long name is near for people, though not for the letters.
+    close += [text for text in folded if wanted in text and text not in close]
+    return [folded[text] for text in close[:3]]
 
 
 def _is_path(name: str) -> bool:

@@ -26,7 +26,7 @@ LOAD_FAILURES = (
     (
         ("unknown model architecture", "unknown pre-tokenizer"),
         "llama.cpp does not know this kind of model",
-        "Update the engine with pip install -U 'lmstudio[server]'",
+        "Update the engine with pip install -U xllamacpp",
     ),
     (
         ("not within the file bounds", "failed to read", "corrupted or incomplete"),
