@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,11 +66,12 @@ class Client:
     def __init__(self, command: list[str]) -> None:
         # The official Python SDK would ask a proxy even for this machine.
         local = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             encoding="utf-8",
             env=os.environ | local,
@@ -90,6 +92,7 @@ class Client:
         self._watchdog.join()
         self.process.kill()
         self.process.communicate()
+        self._errors.close()
 
     def line(self) -> Line:
         """The next line that it prints."""
@@ -115,8 +118,12 @@ class Client:
 
     def rest(self) -> tuple[str, str, int]:
         """Wait for its end: what else it prints, its errors, and the exit code."""
-        output, errors = self.process.communicate()
-        return output, errors, self.process.returncode
+        assert self.process.stdout is not None
+        # Not by communicate(): that would miss what came together with a line before.
+        output = self.process.stdout.read()
+        code = self.process.wait()
+        self._errors.seek(0)
+        return output, self._errors.read(), code
 
 
 @attrs.frozen
