@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from .errors import LMStudioProtocolError, shown
+from .arguments import checked_callback, checked_seconds, checked_signal
+from .errors import LMStudioProtocolError, LMStudioRuntimeError, shown
 from .mailbox import SLICE, Mailbox
 from .protocol.client import Batch, End
 from .result import Fragment, fragment_from_wire
@@ -34,7 +35,10 @@ class Watch:
         signal: An event (anything with ``is_set``) that cancels.
 
     Callbacks run in the thread that iterates or waits. One that raises cancels the
-    prediction, and its exception comes out there.
+    prediction, its exception comes out there, and no callback is called any more.
+
+    Raises:
+        LMStudioValueError: One of these can't be used.
     """
 
     on_first_token: Callable[[], object] | None = None
@@ -43,6 +47,13 @@ class Watch:
     timeout: float | None = None
     idle_timeout: float | None = None
     signal: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("on_first_token", "on_fragment", "on_prompt_progress"):
+            checked_callback(getattr(self, name), name)
+        checked_seconds(self.timeout, "timeout")
+        checked_seconds(self.idle_timeout, "idle_timeout")
+        checked_signal(self.signal)
 
 
 class Malformed(Exception):
@@ -69,10 +80,12 @@ class Arrivals:
         self._inbox = inbox
         self._watch = watch
         self._first_seen = False
+        self._calls_back = True  # until a callback raised
         self._is_cut = False
-        # Whoever holds it takes from the mailbox, for all who wait. Held while
-        # waiting, so nobody may wait for it without a limit.
-        self._taking = threading.Lock()
+        # Wakes those who wait while another thread takes. Its lock guards _taker and
+        # is held for moments only.
+        self._news = threading.Condition()
+        self._taker: int | None = None  # the thread that takes, for all who wait
 
     def wait_beyond(
         self,
@@ -92,50 +105,71 @@ class Arrivals:
 
         Raises:
             Malformed: A packet does not fit; it is left out.
+            LMStudioRuntimeError: A callback waits for the end of what waits for it.
             Exception: What a callback of the user raised.
         """
-        while True:
-            if is_over():
-                return False
-            if len(self.fragments) > position:
-                return True
-            if self.drained:
-                return False
+
+        def is_decided() -> bool:
+            return is_over() or self.drained or len(self.fragments) > position
+
+        while not is_decided():
             left = None if deadline is None else deadline - time.monotonic()
-            slice_ = SLICE if left is None else max(0.0, min(SLICE, left))
-            if self._taking.acquire(timeout=slice_):
-                try:
-                    # The holder before us may have brought what we wait for.
-                    if len(self.fragments) > position or self.drained:
-                        continue
-                    batch = self._inbox.get(left)
-                    if batch is not None:
-                        self._take(batch)
-                        continue
-                finally:
-                    self._taking.release()
-            if deadline is not None and time.monotonic() >= deadline:
+            if not self._next(left, is_decided) and left is not None and left <= 0:
                 return None
+        return not is_over() and len(self.fragments) > position
+
+    def _next(self, left: float | None, is_decided: Callable[[], bool]) -> bool:
+        """Take one batch, or wait until another thread has; False when none came."""
+        me, is_mine = threading.get_ident(), False
+        try:
+            with self._news:
+                if is_decided():  # another thread brought it meanwhile
+                    return True
+                if self._taker is None:
+                    self._taker, is_mine = me, True
+                elif self._taker == me:
+                    raise LMStudioRuntimeError(
+                        "a callback of a prediction can't wait for that prediction"
+                    )
+                else:
+                    slice_ = SLICE if left is None else max(0.0, min(SLICE, left))
+                    return self._news.wait(slice_)
+            batch = self._inbox.get(left)
+            if batch is not None:
+                self._take(batch)
+            return batch is not None
+        finally:
+            if is_mine:
+                self._leave()
 
     def take_what_is_here(self) -> None:
         """Take without waiting and without calling back, unless another is at it."""
-        if self._taking.acquire(blocking=False):
-            try:
-                while (batch := self._inbox.get(0)) is not None:
-                    self._take(batch, quietly=True)
-            finally:
-                self._taking.release()
+        with self._news:
+            if self._taker is not None:
+                return
+            self._taker = threading.get_ident()
+        try:
+            while (batch := self._inbox.get(0)) is not None:
+                self._take(batch, quietly=True)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._news:
+            self._taker = None
+            self._news.notify_all()
 
     def how_far(self) -> str:
         """A few words on what has arrived, for messages."""
         if self.fragments:
-            return f"{len(self.fragments)} fragments so far"
+            count = len(self.fragments)
+            return f"{count} fragment{'s' * (count > 1)} so far"
         if self.progress is not None:
             return f"{self.progress:.0%} of the prompt processed"
         return "nothing has arrived"
 
     def _take(self, batch: Batch, *, quietly: bool = False) -> None:
-        """Put what arrived where it belongs. Only for the holder of `_taking`."""
+        """Put what arrived where it belongs. Only for the taker."""
         fragments, make = self.fragments, fragment_from_wire
         add, before = fragments.append, len(fragments)
         progress: list[float] = []
@@ -153,24 +187,27 @@ class Arrivals:
                     if not self._is_cut:
                         add(make(item["fragment"]))
                 elif kind == "promptProcessingProgress":
-                    progress.append(float(item["progress"]))
-                elif kind == "success":
-                    self.drained = True
-                else:
+                    share = item.get("progress")
+                    if isinstance(share, (int, float)):
+                        progress.append(float(share))
+                elif kind != "success":
                     log.debug("packet: %.200r", item)
-            except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            except (KeyError, TypeError, AttributeError) as exc:
                 what = f"{type(exc).__name__}: {exc} in {shown(item)}"
                 problem = problem or LMStudioProtocolError("predict", what)
         if progress:
             self.progress = progress[-1]
         if problem is not None:
             raise Malformed(problem)
-        if not quietly:
+        if not quietly and self._calls_back:
             self._show(progress, fragments[before:])
 
     def _show(self, progress: list[float], new: list[Fragment]) -> None:
         """Tell the user's callbacks what arrived."""
         watch = self._watch
+        with self._news:
+            self._news.notify_all()  # others need not wait for the callbacks
+        self._calls_back = False  # stays so when one raises: that comes out once
         if watch.on_prompt_progress is not None:
             for share in progress:
                 watch.on_prompt_progress(share)
@@ -181,3 +218,4 @@ class Arrivals:
         if watch.on_fragment is not None:
             for fragment in new:
                 watch.on_fragment(fragment)
+        self._calls_back = True

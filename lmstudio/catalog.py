@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
+
+from .arguments import checked_callback, checked_flag, checked_name, checked_text
 from .calls import call
-from .chat import checked_text
-from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
+from .errors import LMStudioTypeError, LMStudioValueError, shown
 from .loading import Load
 from .models import LLM
 from .options import load_stack
+from .ownership import Owned
 from .session import Session
 from .wire.common import (
     GetModelInfo,
@@ -29,48 +31,6 @@ log = logging.getLogger("lmstudio.catalog")
 
 #: Seconds of idleness after which a shared model is unloaded.
 SHARED_TTL = 3600.0
-#: Seconds that closing a client may spend on unloading its models.
-UNLOAD_TIME = 5.0
-
-
-class Owned:
-    """The models that a client loaded for itself, and frees when it closes."""
-
-    def __init__(self) -> None:
-        self._infos: list[InstanceInfo] = []
-        self._adding = threading.Lock()  # guards the list
-
-    def add(self, info: InstanceInfo) -> None:
-        """Remember a model."""
-        with self._adding:
-            self._infos.append(info)
-
-    def unload(self, session: Session) -> None:
-        """Unload all of them. Never raises."""
-        with self._adding:
-            infos, self._infos = self._infos, []
-        for info in infos:
-            try:
-                _release(session, info)
-            except LMStudioError as exc:
-                log.debug("could not unload %s: %s", info.identifier, exc)
-                return  # the connection is gone, so the others fail as well
-
-
-def _release(session: Session, info: InstanceInfo) -> None:
-    """Unload one instance, if it is still there."""
-    # By its reference: another model may have taken the identifier since.
-    specifier = ModelSpecifier(
-        type="instanceReference", instance_reference=info.instance_reference
-    )
-    ask = GetModelInfo(specifier=specifier, throw_if_not_found=False)
-    try:
-        found = call(session, "llm", "getModelInfo", ask, timeout=UNLOAD_TIME)
-    except LookupError:
-        return
-    if found is not None:
-        unload = Unload(identifier=found.identifier)
-        call(session, "llm", "unloadModel", unload, timeout=UNLOAD_TIME)
 
 
 class LLMs:
@@ -130,23 +90,31 @@ class LLMs:
             LMStudioTimeoutError: The time is over; nothing stays loaded.
             LMStudioWebsocketError: The server can't be reached, or was lost.
         """
-        keeps = no_hup or ttl is not None
-        stack = load_stack(config, acceleration)
+        keeps = checked_flag(no_hup, "no_hup") or ttl is not None
+        if checked_flag(verbose, "verbose"):
+            on_progress = _logged(path, on_progress)
+        if preset is not None:
+            checked_text(preset, "preset")
+        parameter = LoadModel(
+            model_key=checked_name(path, "path"),
+            identifier=(
+                None if identifier is None else checked_name(identifier, "identifier")
+            ),
+            ttl_ms=_milliseconds(ttl),
+            load_config_stack=load_stack(config, acceleration),
+        )
+        load = self._load("loadModel", parameter, on_progress, signal, timeout)
+        # Only now, when all arguments are right, is the server asked for anything.
         extensions = self._session.greeting().get("extensions")
         can = extensions if isinstance(extensions, list) else []
-        parameter = LoadModel(
-            model_key=_name(path, "path"),
-            identifier=None if identifier is None else _name(identifier, "identifier"),
-            ttl_ms=_milliseconds(ttl),
-            load_config_stack=stack,
+        load.parameter = attrs.evolve(
+            parameter,
             no_hup=keeps if "noHup" in can else None,
             preset=preset if "loadPreset" in can else None,
         )
-        if verbose:
-            on_progress = _logged(path, on_progress)
-        info = self._run("loadModel", parameter, on_progress, signal, timeout)
+        info = load.run()
         if not keeps:
-            self._owned.add(info)
+            self._owned.add("llm", info)
         return self._handle(info, preset)
 
     def load_new_instance(
@@ -203,12 +171,12 @@ class LLMs:
             ask = GetModelInfo(specifier=specifier, throw_if_not_found=True)
             return self._handle(self._call("getModelInfo", ask), None)
         parameter = GetOrLoad(
-            identifier=_name(model_key, "model key"),
+            identifier=checked_name(model_key, "model key"),
             load_ttl_ms=_milliseconds(ttl),
             load_config_stack=load_stack(config, None),
         )
-        info = self._run("getOrLoad", parameter, on_load_progress, None, timeout)
-        return self._handle(info, None)
+        load = self._load("getOrLoad", parameter, on_load_progress, None, timeout)
+        return self._handle(load.run(), None)
 
     def get(
         self,
@@ -243,7 +211,7 @@ class LLMs:
             if named[name] is not None:
                 raise LMStudioValueError(f"{name} is given twice")
             named[name] = value
-        checked = {k: v if v is None else _name(v, k) for k, v in named.items()}
+        checked = {k: v if v is None else checked_name(v, k) for k, v in named.items()}
         wanted = ModelQuery(identifier=checked["identifier"], path=checked["path"])
         return self._make(wanted, None, None)
 
@@ -262,16 +230,18 @@ class LLMs:
         Raises:
             LMStudioModelNotFoundError: No loaded model has that identifier.
         """
-        self._call("unloadModel", Unload(identifier=_name(identifier, "identifier")))
+        self._call(
+            "unloadModel", Unload(identifier=checked_name(identifier, "identifier"))
+        )
 
-    def _run(
+    def _load(
         self,
         name: str,
         parameter: Any,
         on_progress: Callable[[float], object] | None,
         signal: Any,
         timeout: float | None,
-    ) -> InstanceInfo:
+    ) -> Load:
         return Load(
             self._session,
             "llm",
@@ -280,11 +250,10 @@ class LLMs:
             on_progress=on_progress,
             signal=signal,
             timeout=timeout,
-        ).run()
+        )
 
-    def _call(self, name: str, parameter: Any, timeout: float | None = None) -> Any:
-        limit = self._call_time if timeout is None else timeout
-        return call(self._session, "llm", name, parameter, timeout=limit)
+    def _call(self, name: str, parameter: Any) -> Any:
+        return call(self._session, "llm", name, parameter, timeout=self._call_time)
 
     def _handle(self, info: InstanceInfo, preset: str | None) -> LLM:
         return self._make(ModelQuery(identifier=info.identifier), info, preset)
@@ -334,29 +303,22 @@ def list_downloaded(
     return [info for info in infos if domain is None or info.type == domain]
 
 
-def _name(given: object, what: str) -> str:
-    """A name as the protocol allows it: 1 to 1024 characters, none of them control."""
-    text = checked_text(given, what)
-    if not 0 < len(text) <= 1024 or any(ord(c) < 32 for c in text):
-        raise LMStudioValueError(
-            f"{what} must be 1 to 1024 characters without control characters,"
-            f" not {shown(text)}"
-        )
-    return text
-
-
 def _milliseconds(ttl: object) -> int | None:
     if ttl is None:
         return None
-    is_number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
-    if not is_number or not 0.001 <= ttl < 1e10:  # type: ignore[operator]
-        raise LMStudioValueError(f"ttl must be seconds of at least 0.001, not {ttl!r}")
-    return int(ttl * 1000)  # type: ignore[operator]
+    right = f"ttl must be a number of seconds of at least 0.001, not {shown(ttl)}"
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool):
+        raise LMStudioTypeError(right)
+    if not 0.001 <= ttl < 1e10:
+        raise LMStudioValueError(right)
+    return int(ttl * 1000)
 
 
 def _logged(
     path: str, on_progress: Callable[[float], object] | None
 ) -> Callable[[float], object]:
+    checked_callback(on_progress, "on_progress")
+
     def report(progress: float) -> None:
         log.info("loading %s: %.0f %%", path, progress * 100)
         if on_progress is not None:

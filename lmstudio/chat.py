@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import LMStudioTypeError, LMStudioValueError, shown
-from .wire.checks import encodable
+from .arguments import checked_text
+from .errors import LMStudioProtocolError, LMStudioTypeError, LMStudioValueError, shown
 from .wire.llm import History, Message, Part, ToolCallRequest
 
 ROLES = ("system", "user", "assistant", "tool")
+
+#: What the parts of a message may be. Source: docs/wire/predict.md.
+_TYPES = {
+    "system": ("text", "file"),
+    "user": ("text", "file"),
+    "assistant": ("text", "file", "toolCallRequest"),
+}
 
 #: A text, messages as ``{"role", "content"}`` or ``(role, content)``, or
 #: ``{"messages": [...]}``.
@@ -28,22 +35,6 @@ def text_part(text: str) -> Part:
 def user_message(text: str) -> Message:
     """A message of the user that is just text."""
     return Message(role="user", content=[text_part(text)])
-
-
-def checked_text(text: object, where: str) -> str:
-    """A text that can be sent.
-
-    Raises:
-        LMStudioTypeError: It is no `str`.
-        LMStudioValueError: It holds half of a surrogate pair.
-    """
-    if not isinstance(text, str):
-        raise LMStudioTypeError(f"{where} must be text, not {shown(text)}")
-    if not encodable(text):
-        raise LMStudioValueError(
-            f"{where} holds a lone surrogate, which no encoding has: {shown(text)}"
-        )
-    return str(text)
 
 
 def to_history(given: HistoryLike) -> History:
@@ -68,7 +59,9 @@ def to_history(given: HistoryLike) -> History:
                 f"a history can't be read from {shown(given)}; {_RIGHT}"
             )
         given = given["messages"]
-    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+    if isinstance(given, (str, bytes, bytearray, Mapping)) or not isinstance(
+        given, Iterable
+    ):
         raise LMStudioTypeError(
             f"a history can't be read from {shown(given)}; {_RIGHT}"
         )
@@ -102,14 +95,20 @@ def _message(item: Any, where: str) -> Message:
         )
     if role == "tool":
         return Message(role=role, content=_tool_results(item, content, where))
-    parts = _parts(content, where)
-    parts += [_tool_call(c, where) for c in item.get("tool_calls") or ()]
+    calls = _tool_calls(item.get("tool_calls"), role, where)
+    if content is None and role == "assistant":  # as OpenAI writes calls without text
+        return Message(role=role, content=calls or [text_part("")])
+    parts = _parts(content, where) + calls
+    for part in parts:
+        if part.type not in _TYPES[role]:
+            raise LMStudioValueError(
+                f"a part of the type {part.type} can't be in {where}, whose role is"
+                f" {role}"
+            )
     return Message(role=role, content=parts)
 
 
 def _parts(content: Any, where: str) -> list[Part]:
-    if content is None:
-        return [text_part("")]
     if isinstance(content, str):
         return [text_part(checked_text(content, f"the content of {where}"))]
     if isinstance(content, Mapping):
@@ -133,12 +132,28 @@ def _part(item: Any, where: str) -> Part:
     if kind in ("file", "toolCallRequest", "toolCallResult"):
         from .calls import structure  # needs the converter, which few messages do
 
-        part: Part = structure(item, Part, where)
+        try:
+            part: Part = structure(item, Part, where)
+        except LMStudioProtocolError as exc:
+            raise LMStudioValueError(
+                f"{where} is no {kind}: {exc.where}: {exc.problem}"
+            ) from None
         return part
     raise LMStudioValueError(
         f'{where} must be a text or {{"type": "text", "text": "..."}},'
         f" not {shown(item)}"
     )
+
+
+def _tool_calls(calls: Any, role: str, where: str) -> list[Part]:
+    if not calls:
+        return []
+    if not isinstance(calls, (list, tuple)) or role != "assistant":
+        raise LMStudioValueError(
+            f"tool_calls of {where} must be a list in a message of the assistant,"
+            f" not {shown(calls)}"
+        )
+    return [_tool_call(item, where) for item in calls]
 
 
 def _tool_call(item: Any, where: str) -> Part:
@@ -159,8 +174,16 @@ def _tool_call(item: Any, where: str) -> Part:
             raise LMStudioValueError(
                 f"the arguments of a tool call of {where} are no JSON: {exc}"
             ) from None
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise LMStudioValueError(
+            f"the arguments of a tool call of {where} must be an object,"
+            f" not {shown(arguments)}"
+        )
+    name, number = function["name"], item.get("id")
     request = ToolCallRequest(
-        name=function["name"], arguments=arguments, id=item.get("id")
+        name=checked_text(name, f"the name of a tool call of {where}"),
+        arguments=None if arguments is None else dict(arguments),
+        id=None if number is None else checked_text(number, f"a tool call of {where}"),
     )
     return Part(type="toolCallRequest", tool_call_request=request)
 
@@ -168,7 +191,17 @@ def _tool_call(item: Any, where: str) -> Part:
 def _tool_results(item: Mapping[str, Any], content: Any, where: str) -> list[Part]:
     """The results of a tool message: as they travel, or one as OpenAI writes it."""
     if not isinstance(content, str):
-        return _parts(content, where)
+        parts = _parts(content, where)
+        kinds = {part.type for part in parts}
+        if kinds == {"toolCallResult"}:
+            return parts
+        if kinds - {"text"}:
+            raise LMStudioValueError(
+                f"{where} must hold results of tools, not {', '.join(sorted(kinds))}"
+            )
+        content = "".join(part.text or "" for part in parts)
     text = checked_text(content, f"the content of {where}")
     call = item.get("tool_call_id")
+    if call is not None:
+        call = checked_text(call, f"the tool_call_id of {where}")
     return [Part(type="toolCallResult", content=text, tool_call_id=call)]

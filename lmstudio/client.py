@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
+import threading
 import weakref
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from .address import Address
+from .arguments import checked_seconds
 from .calls import CALL_TIME
-from .catalog import LLMs, Owned, System
-from .errors import LMStudioConnectionError, LMStudioValueError, shown
+from .catalog import LLMs, System
+from .errors import LMStudioValueError
+from .ownership import Owned
 from .session import Session, credentials
 
 log = logging.getLogger("lmstudio.client")
@@ -57,8 +62,8 @@ class LMStudioClient:
         """
         if base_url is not None and api_host is not None:
             raise LMStudioValueError("base_url and api_host name the same; give one")
-        self._timeout = _seconds(timeout, "timeout")
-        self._idle_timeout = _seconds(idle_timeout, "idle_timeout")
+        limit = checked_seconds(timeout, "timeout")
+        call_time = checked_seconds(idle_timeout, "idle_timeout")
         identifier, passkey = credentials(api_token, client_identifier, client_passkey)
         self._settings: dict[str, Any] = {
             "base_url": base_url if base_url is not None else api_host,
@@ -70,16 +75,13 @@ class LMStudioClient:
         }
         address = _address(self._settings["base_url"])
         self._session = Session(address, identifier, passkey)
-        self._owned = Owned()
-        self.llm = LLMs(self._session, self._owned, self._timeout, self._idle_timeout)
-        self.system = System(self._session, self._idle_timeout)
+        self._ending = _Ending(self._session.shadow())
+        self.llm = LLMs(self._session, self._ending.owned, limit, call_time)
+        self.system = System(self._session, call_time)
         # The session lives as long as the client, a handle or a prediction of it
         # does: in `LMStudioClient().llm.load(...)` nobody holds the client itself.
-        self._closing = weakref.finalize(
-            self._session, _close_soon, vars(self._session), self._owned
-        )
-        self._closing.atexit = False  # there is one for all, below
-        _live[self._session] = self._owned
+        closing = weakref.finalize(self._session, self._ending.come_soon)
+        closing.atexit = False  # there is one for all, below
 
     @property
     def address(self) -> str:
@@ -101,9 +103,12 @@ class LMStudioClient:
         Whoever waits for something is released with an error. Safe to repeat, and
         from any thread.
         """
-        if self._closing.detach() is not None:
-            _live.pop(self._session, None)
-            _close(self._session, self._owned)
+        self._ending.come()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._session.is_closed
 
     def __enter__(self) -> LMStudioClient:
         return self
@@ -117,64 +122,94 @@ class LMStudioClient:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self._settings,)
+        return _remake, (type(self), self._settings.copy())
 
     def __repr__(self) -> str:
         state = " closed" if self._session.is_closed else ""
         return f"<LMStudioClient {self._session.known_address}{state}>"
 
 
-def _remake(settings: dict[str, Any]) -> LMStudioClient:
-    return LMStudioClient(settings.pop("base_url"), **settings)
+def _remake(cls: type[LMStudioClient], settings: dict[str, Any]) -> LMStudioClient:
+    return cls(**settings)
 
 
 def _address(given: str | None) -> Address | None:
-    import os
-
     given = given if given is not None else os.environ.get("LMSTUDIO_HOST") or None
     return None if given is None else Address.parse(given)
 
 
-def _seconds(value: float | None, name: str) -> float | None:
-    if value is None:
-        return None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not value > 0:
-        raise LMStudioValueError(
-            f"{name} must be a number of seconds above 0, or None, not {shown(value)}"
-        )
-    return float(value)
+class _Ending:
+    """The end of a client: its models are unloaded, its connections closed.
 
-
-def _close(session: Session, owned: Owned) -> None:
-    try:
-        owned.unload(session)
-    finally:
-        session.close()
-
-
-def _close_soon(fields: dict[str, Any], owned: Owned) -> None:
-    """Close a session that nobody holds any more.
-
-    A finalizer may run anywhere, so this only leaves a note for the worker. A session
-    that never connected has no worker that runs, and nothing to close.
+    It waits in `_endings` until it comes.
 
     Args:
-        fields: What the session knew, since itself it is gone.
+        session: The shadow of the client's session: this must not keep that alive.
     """
-    heir = Session.__new__(Session)
-    vars(heir).update(fields)
-    heir.worker.soon(lambda: _close(heir, owned))
+
+    def __init__(self, session: Session) -> None:
+        self.owned = Owned(session)
+        self._session = session
+        self._has_come = False
+        self.after_fork()
+        _endings.add(self)
+
+    def after_fork(self) -> None:
+        """Start with a lock that no thread of the parent process can hold."""
+        # Guards the flag, and is held until all is closed: who comes second waits.
+        self._coming = threading.Lock()
+
+    def come(self, *, wait: bool = True, at_exit: bool = False) -> None:
+        """Close, unless that was done.
+
+        Args:
+            wait: Also return only when it is done, if another thread is at it.
+            at_exit: Leave the sockets to the end of the process. Closing them would
+                fail what daemon threads wait for, and they would print it.
+        """
+        if not self._coming.acquire(blocking=wait):
+            return
+        try:
+            if not self._has_come:
+                self._has_come = True
+                try:
+                    self.owned.release()
+                finally:
+                    if not at_exit:
+                        self._session.close()
+                    _endings.discard(self)
+        finally:
+            self._coming.release()
+
+    def come_soon(self) -> None:
+        """The same from a finalizer: only leaves a note for the worker.
+
+        A session that never connected has no worker, and nothing to close.
+        """
+        if self._session.has_connections:
+            # Closing waits for the worker, so the worker must not wait for that.
+            self._session.worker.soon(partial(self.come, wait=False))
+        else:
+            _endings.discard(self)
 
 
-_live: weakref.WeakKeyDictionary[Session, Owned] = weakref.WeakKeyDictionary()
+_endings: set[_Ending] = set()
 
 
 @atexit.register
 def _close_all() -> None:
-    """At the end of the program: unload what clients own, close their connections."""
-    for session, owned in list(_live.items()):
+    """At the end of the program: unload what clients own."""
+    for ending in list(_endings):
         try:
-            _close(session, owned)
-        except LMStudioConnectionError:
+            ending.come(at_exit=True)
+        except Exception:  # nothing may be printed now, and the others have their turn
             log.debug("at exit", exc_info=True)
+
+
+def _after_fork() -> None:
+    for ending in list(_endings):
+        ending.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

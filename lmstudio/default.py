@@ -18,10 +18,13 @@ _making = threading.Lock()  # guards the shared client
 
 
 def get_default_client() -> LMStudioClient:
-    """The client that the module-level functions share, made at first use."""
+    """The client that the module-level functions share, made at first use.
+
+    One that was closed is replaced.
+    """
     global _client
     with _making:
-        if _client is None:
+        if _client is None or _client.is_closed:
             _client = LMStudioClient()
         return _client
 
@@ -36,7 +39,7 @@ def configure_default_client(
     """
     global _client
     with _making:
-        if _client is not None:
+        if _client is not None and not _client.is_closed:
             raise LMStudioRuntimeError(
                 "the default client is already in use; configure it before the first"
                 " call, or make a client of your own"

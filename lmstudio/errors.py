@@ -11,7 +11,10 @@ SHOWN = 200
 
 def shown(value: object) -> str:
     """The `repr` of a value, cut to what fits a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a user's own, or nested too deeply
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 

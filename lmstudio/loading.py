@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .arguments import checked_callback, checked_seconds, checked_signal
 from .calls import Channel, call, structure
 from .errors import (
     LMStudioCancelledError,
@@ -32,10 +33,19 @@ _WAKE = End("wake")
 #: Packets that say how far it is, and those that end it with an instance.
 _PROGRESS = ("progress", "loadProgress")
 _LOADED = ("success", "loadSuccess", "alreadyLoaded")
+#: The one with an instance that nobody else can be using.
+_OWN = "success"
 
 
 class Load:
-    """One load from its request to its end, in the thread that waits for it."""
+    """One load from its request to its end, in the thread that waits for it.
+
+    Attributes:
+        parameter: What is sent.
+
+    Raises:
+        LMStudioValueError: An argument can't be used.
+    """
 
     def __init__(
         self,
@@ -51,13 +61,13 @@ class Load:
         self._session = session
         self._namespace = namespace
         self._row = endpoint(namespace, name)
-        self._parameter = parameter
-        self._on_progress = on_progress
-        self._signal = signal
-        self._timeout = timeout
+        self.parameter = parameter
+        self._on_progress = checked_callback(on_progress, "on_progress")
+        self._signal = checked_signal(signal)
+        self._timeout = checked_seconds(timeout, "timeout")
         self._progress = 0.0
         self._inbox = Mailbox()
-        self._ended = False  # nothing more can arrive
+        self._rest: Batch = []  # arrived and not looked at yet
 
     def run(self) -> InstanceInfo:
         """Wait for the model.
@@ -70,7 +80,7 @@ class Load:
         """
         if self._is_cancelled():
             raise LMStudioCancelledError("the load was cancelled before it began")
-        channel = Channel(self._session, self._row, self._parameter, self._inbox)
+        channel = Channel(self._session, self._row, self.parameter, self._inbox)
         try:
             if isinstance(self._signal, Signal):
                 self._signal.listen(self._wake)
@@ -78,8 +88,7 @@ class Load:
         except BaseException:
             # Ctrl-C, the signal, a limit, or the user's callback: never leave a model
             # behind that nobody knows of.
-            if not self._ended:
-                self._stop(channel)
+            self._stop(channel)
             raise
 
     def _wake(self) -> None:
@@ -88,10 +97,7 @@ class Load:
     def _wait(self, channel: Channel) -> InstanceInfo:
         started = time.monotonic()
         while True:
-            if self._is_cancelled():
-                raise LMStudioCancelledError(
-                    f"the load was cancelled at {self._progress:.0%}"
-                )
+            self._check_signal()
             left = None
             if self._timeout is not None:
                 left = started + self._timeout - time.monotonic()
@@ -103,24 +109,24 @@ class Load:
             polls = self._signal is not None and not isinstance(self._signal, Signal)
             if polls:
                 left = SIGNAL_SLICE if left is None else min(left, SIGNAL_SLICE)
-            batch = channel.receive(left)
-            info = self._read(channel, batch or [])
+            self._rest = channel.receive(left) or []
+            info = self._read(channel)
             if info is not None:
                 return info
 
-    def _read(self, channel: Channel, batch: Batch) -> InstanceInfo | None:
-        for item in batch:
-            if type(item) is End:
-                if item is not _WAKE:
-                    self._ended = True
-                    raise self._failure(channel, item)
-                continue
+    def _read(self, channel: Channel) -> InstanceInfo | None:
+        while self._rest:
+            item = self._rest[0]
+            if type(item) is End and item is not _WAKE:
+                raise self._failure(channel, item)  # and it stays, for `_stop`
             kind = item.get("type") if isinstance(item, dict) else None
             if kind in _LOADED:
+                self._check_signal()  # a callback may have set it just now
                 info: InstanceInfo = structure(
                     item.get("info"), InstanceInfo, f"{self._row.name}: {kind}"
                 )
                 return info
+            del self._rest[0]
             if kind in _PROGRESS:
                 self._report(item.get("progress"))
             elif kind == "resolved" and item.get("ambiguous"):
@@ -143,21 +149,33 @@ class Load:
             return LMStudioModelLoadError.from_wire(self._row.name, end.body)
         return channel.error_of(end) or channel.closed_early()
 
+    def _check_signal(self) -> None:
+        if self._is_cancelled():
+            raise LMStudioCancelledError(
+                f"the load was cancelled at {self._progress:.0%}"
+            )
+
     def _is_cancelled(self) -> bool:
         return self._signal is not None and bool(self._signal.is_set())
 
     def _stop(self, channel: Channel) -> None:
         """Cancel, and unload a model whose success crossed the cancel."""
-        channel.cancel()
+        if not any(type(item) is End and item is not _WAKE for item in self._rest):
+            channel.cancel()
         deadline = time.monotonic() + CANCEL_TIME
-        while (left := deadline - time.monotonic()) > 0:
-            for item in channel.receive(left) or []:
+        rest = self._rest
+        while True:
+            for item in rest:
                 if type(item) is End and item is not _WAKE:
                     return
-                if isinstance(item, dict) and item.get("type") in _LOADED[:2]:
+                if isinstance(item, dict) and item.get("type") == _OWN:
                     self._unload(item.get("info"))
                     channel.forget()
                     return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            rest = channel.receive(left) or []
         channel.forget()
 
     def _unload(self, info: object) -> None:

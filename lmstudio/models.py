@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, overload
 
+from .arguments import checked_text
 from .arrivals import Watch
 from .calls import Channel, call
-from .chat import HistoryLike, checked_text, to_history, user_message
-from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .chat import HistoryLike, to_history, user_message
+from .errors import LMStudioProtocolError, LMStudioTypeError, shown
 from .options import PredictionSettings, merged
 from .prediction import Prediction
 from .result import Fragment
@@ -85,7 +86,9 @@ class ModelHandle:
         """
         info = self._info(throw=True)
         if info is None:
-            raise LMStudioValueError("the server reported neither a model nor an error")
+            raise LMStudioProtocolError(
+                "getModelInfo", "neither a model nor an error came back"
+            )
         return info
 
     def _info(self, *, throw: bool) -> InstanceInfo | None:
@@ -102,7 +105,7 @@ class ModelHandle:
     def get_context_length(self) -> int:
         """Tokens of context that the model was loaded with."""
         length = self.get_load_config().get("context_length")
-        return length if isinstance(length, int) else self.get_info().context_length
+        return length if type(length) is int else self.get_info().context_length
 
     def unload(self) -> None:
         """Free the model's memory.
@@ -277,11 +280,13 @@ class LLM(ModelHandle):
         preset: str | None,
         watch: Watch,
     ) -> Prediction[Any]:
+        if preset is not None:
+            checked_text(preset, "preset")
         parameter = Predict(
             model_specifier=self._specifier,
             history=history,
             prediction_config_stack=settings.stack,
-            fuzzy_preset_identifier=preset or self._preset,
+            fuzzy_preset_identifier=self._preset if preset is None else preset,
         )
         row = endpoint("llm", "predict")
         open_channel = partial(Channel, self._session, row, parameter)

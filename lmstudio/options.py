@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .arguments import checked_text
 from .errors import LMStudioTypeError, LMStudioValueError, shown
 from .structured import Parse, to_setting
 from .wire.common import KVConfig, KVField, KVLayer, KVStack
@@ -73,15 +74,33 @@ def load_stack(
         LMStudioValueError: An unknown option, or a wrong value.
     """
     options = merged(config, {}, "load")
-    gpu = _gpu(options.pop("gpu", None), "gpu")
-    gpu.update(_gpu(options.pop("acceleration", acceleration), "acceleration"))
-    offload = _gpu(options.pop("gpuOffload", options.pop("gpu_offload", None)), "gpu")
+    wishes = [("acceleration", acceleration)]
+    for name in ("gpu", "acceleration", "gpu_offload", "gpuOffload"):
+        wishes.append((name, options.pop(name, None)))
+    for name, wish in wishes:
+        for row, value in _gpu(wish, name).items():
+            if options.get(row) is not None:
+                raise LMStudioValueError(
+                    f"load option {row} is given twice, also by {name}"
+                )
+            options[row] = value
     table: Table = EMBEDDING_LOAD if embedding else LOAD
-    fields = table.encode({**options, **gpu, **offload})
-    keys = {field.key for field in fields}
-    if not embedding and keys & set(_PLACEMENT) and _AUTO_FIT[0] not in keys:
-        fields += [KVField(key=key, value=False) for key in _AUTO_FIT]
+    fields = table.encode(options)
+    if not embedding:
+        fields += _auto_fit(fields)
     return KVStack(layers=[_layer("apiOverride", fields)])
+
+
+def _auto_fit(fields: list[KVField]) -> list[KVField]:
+    """The other settings that go with ``auto_fit``, or with placement by hand.
+
+    Source: docs/wire/config.md.
+    """
+    given = {field.key: field.value for field in fields}
+    if not given.keys() & {*_PLACEMENT, _AUTO_FIT[0]}:
+        return []
+    fits = given.get(_AUTO_FIT[0], False)
+    return [KVField(key=key, value=fits) for key in _AUTO_FIT if key not in given]
 
 
 def _gpu(given: Any, name: str) -> dict[str, Any]:
@@ -102,7 +121,8 @@ def _gpu(given: Any, name: str) -> dict[str, Any]:
         known = _GPU.get(str(key), str(key))
         if known not in _GPU.values():
             raise LMStudioValueError(
-                f"unknown {name} option {key!r}; known are {', '.join(_GPU.values())}"
+                f"unknown {name} option {key!r}; known are offload (alone),"
+                f" {', '.join(_GPU.values())}"
             )
         if value is not None:
             parts[known] = value
@@ -188,43 +208,49 @@ class PredictionSettings:
 
     def _for_completion(self, options: dict[str, Any]) -> None:
         for name in ("input_prefix", "inputPrefix", "input_suffix", "inputSuffix"):
-            if name in options:
+            if options.pop(name, None) is not None:
                 raise LMStudioValueError(
                     f"{name!r} is an option of respond(); complete() sends the prompt"
                     " as it is, with pre_prompt in front"
                 )
-        for name in ("pre_prompt", "prePrompt"):
-            text = options.pop(name, None)
-            if text is not None and not isinstance(text, str):
-                raise LMStudioTypeError(f"{name} must be text, not {shown(text)}")
-            self.pre_prompt += text or ""
-        if not {"stop_strings", "stopStrings", "stop"} & set(options):
+        for name in ("prompt_template", "promptTemplate"):
+            if options.get(name) is not None:
+                raise LMStudioValueError(
+                    f"{name!r} is an option of respond(); complete() uses no template"
+                )
+        self.pre_prompt = _text(options, "pre_prompt", "prePrompt") or ""
+        given = {name for name, value in options.items() if value is not None}
+        if not given & {"stop_strings", "stopStrings", "stop"}:
             options["stop_strings"] = []  # of a preset they would end raw text early
 
     def _for_conversation(self, options: dict[str, Any]) -> None:
         for name in ("pre_prompt", "prePrompt"):
-            if name in options:
+            if options.pop(name, None) is not None:
                 raise LMStudioValueError(
                     f"{name!r} is an option of complete(); in respond() put a message"
                     " of the role system first"
                 )
-        affixes = {}
-        for name, camel in (
-            ("input_prefix", "inputPrefix"),
-            ("input_suffix", "inputSuffix"),
-        ):
-            text = options.pop(name, options.pop(camel, None))
-            if text is not None and not isinstance(text, str):
-                raise LMStudioTypeError(f"{name} must be text, not {shown(text)}")
-            affixes[name] = text
-        if any(text is not None for text in affixes.values()):
-            if {"prompt_template", "promptTemplate"} & set(options):
+        prefix = _text(options, "input_prefix", "inputPrefix")
+        suffix = _text(options, "input_suffix", "inputSuffix")
+        if prefix is not None or suffix is not None:
+            templates = (options.get("prompt_template"), options.get("promptTemplate"))
+            if any(template is not None for template in templates):
                 raise LMStudioValueError(
                     "input_prefix and input_suffix make a prompt_template; give one"
                 )
-            options["prompt_template"] = _affix_template(
-                affixes["input_prefix"] or "", affixes["input_suffix"] or ""
-            )
+            options.pop("promptTemplate", None)
+            options["prompt_template"] = _affix_template(prefix or "", suffix or "")
+
+
+def _text(options: dict[str, Any], *names: str) -> str | None:
+    """Take an option that is a text out of all, under any of its names."""
+    given = {name: options.pop(name, None) for name in names}
+    texts = [checked_text(t, name) for name, t in given.items() if t is not None]
+    if len(texts) > 1:
+        raise LMStudioValueError(
+            f"prediction option {names[0]} is given twice, also as {names[1]!r}"
+        )
+    return texts[0] if texts else None
 
 
 def _affix_template(prefix: str, suffix: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from .errors import (
     LMStudioError,
     LMStudioPredictionError,
     LMStudioTimeoutError,
-    LMStudioWebsocketError,
 )
 from .mailbox import Mailbox
 from .protocol.client import Batch, End
@@ -27,6 +26,7 @@ from .session import Session
 from .signals import Signal
 from .wire.common import InstanceInfo
 from .wire.llm import PredictionStats
+from .worker import Worker
 
 log = logging.getLogger("lmstudio.prediction")
 
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 #: Seconds between two looks at a signal that can't call us.
 SIGNAL_SLICE = 0.1
+#: Seconds after which a time limit is looked at again in any case: what watches a
+#: prediction that is long gone does not stay until its limit.
+LOOK_AGAIN = 10.0
 
 #: How a prediction ended: with the success packet, or with an error.
 Outcome = dict[str, Any] | LMStudioError
@@ -51,22 +54,42 @@ class _Inbox(Mailbox):
         self.kept: Prediction[Any] | None = None  # while it has done callbacks
 
     def put(self, batch: Batch) -> None:
-        # The outcome first: whoever takes the last packet must find it there.
-        for item in batch[-2:]:  # the success, with or without the close behind it
-            is_success = type(item) is dict and item.get("type") == "success"
-            if is_success or (type(item) is End and item is not CUT):
-                prediction = self._prediction()
-                if prediction is not None:
-                    prediction._settle(item)
-                self.kept = None
+        last = _last(batch)
+        if last is not None:
+            # The outcome first: whoever takes the last packet must find it there.
+            prediction = self._prediction()
+            if prediction is not None:
+                prediction._settle(last)
+            self.kept = None
+            batch.append(_OVER)  # no need to wait for a close behind the success
         super().put(batch)
+
+
+_OVER = End("closed")
+
+
+def _last(batch: Batch) -> dict[str, Any] | End | None:
+    """The success in a batch, or else the end of the channel; None without either.
+
+    The look is short: it goes from the end to the next fragment.
+    """
+    end = None
+    for item in reversed(batch):
+        if type(item) is End:
+            end = None if item is CUT else item
+        elif type(item) is dict:
+            kind = item.get("type")
+            if kind == "success":
+                return item
+            if kind == "fragment":
+                break
+    return end
 
 
 class _Answer(Generic[T]):
     """The short ways to what a result has; each waits for it."""
 
-    def result(self, timeout: float | None = None) -> PredictionResult[T]:
-        raise NotImplementedError
+    result: Callable[..., PredictionResult[T]]
 
     @property
     def content(self) -> str:
@@ -105,8 +128,6 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
     iterates or waits, by a time limit, by its signal, and when nobody holds it any
     more.
     """
-
-    _channel: Channel | None = None  # none yet, should opening it fail
 
     def __init__(
         self,
@@ -205,7 +226,8 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             if more is None:
                 raise LMStudioTimeoutError(
                     f"the prediction has not ended within {timeout:g} s"
-                    f" ({arrivals.how_far()}); it goes on"
+                    f" ({arrivals.how_far()}); it goes on",
+                    "".join(arrivals.fragments),
                 )
 
     def _wait_beyond(
@@ -219,7 +241,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             try:
                 return self._arrivals.wait_beyond(position, deadline, is_over)
             except Malformed as exc:
-                self._give_up(exc.error)
+                self._give_up(exc.error, overrules=True)
             except BaseException:  # Ctrl-C, or what a callback of the user raised
                 self.cancel()
                 raise
@@ -246,12 +268,18 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             "predict", "the server closed the channel without a result"
         )
 
-    def _give_up(self, error: LMStudioError) -> None:
-        """End with an error that was found on this side."""
+    def _give_up(self, error: LMStudioError, *, overrules: bool = False) -> None:
+        """End with an error that was found on this side.
+
+        Args:
+            overrules: Also after a success: its text has a hole.
+        """
         self._settle(error)
+        with self._settling:
+            if overrules and not isinstance(self._outcome, LMStudioError):
+                self._outcome = error
         self._inbox.put([End("expired", error)])
-        if self._channel is not None:
-            self._channel.abandon()
+        self._channel.abandon()
 
     def cancel(self) -> bool:
         """Ask the server to stop early. Safe to repeat, and after the end.
@@ -268,8 +296,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             is_first, self._stopping = not self._stopping, True
         if is_first:
             self._inbox.put([CUT])
-            if self._channel is not None:
-                self._channel.cancel()
+            self._channel.cancel()
         return True
 
     close = cancel
@@ -283,9 +310,17 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
 
         With a callback the prediction goes on even when nobody else holds it.
         """
-        callbacks = self._session.callbacks
+        shared = self._session.callbacks
+        callbacks = shared or Worker("lmstudio-callbacks")
+        callbacks.start()
         self._inbox.kept = self
-        super().add_done_callback(lambda done: callbacks.soon(lambda: fn(done)))
+
+        def call_back(done: Future[Any]) -> None:
+            callbacks.soon(lambda: fn(done))
+            if shared is None:  # the client is closed and does not end it
+                callbacks.stop()
+
+        super().add_done_callback(call_back)
         if self._outcome is not None:
             self._inbox.kept = None
 
@@ -294,11 +329,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         assert isinstance(self._outcome, LMStudioError)
         self._looked = True
         error = self._outcome.fresh()
-        if isinstance(
-            error,
-            (LMStudioPredictionError, LMStudioWebsocketError, LMStudioTimeoutError),
-        ):
-            error.partial = "".join(self._arrivals.fragments)
+        error.partial = "".join(self._arrivals.fragments)
         return error
 
     def __enter__(self) -> Prediction[T]:
@@ -316,14 +347,15 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         state = "running"
         if self._outcome is not None:
             state = "failed" if isinstance(self._outcome, LMStudioError) else "done"
-        return f"<Prediction {state}, {len(self._arrivals.fragments)} fragments>"
+        return f"<Prediction {state}, {self._arrivals.how_far()}>"
 
     def __del__(self) -> None:
         # Runs anywhere, also inside locks: it may only leave a note.
-        if self._channel is None:
+        channel = getattr(self, "_channel", None)
+        if channel is None:  # it could not be opened, and that raised
             return
         if self._outcome is None:
-            self._channel.abandon_soon()
+            channel.abandon_soon()
         elif not self._looked and isinstance(self._outcome, LMStudioError):
             text = str(self._outcome)
             self._session.worker.soon(lambda: log.warning("unseen failure: %s", text))
@@ -337,47 +369,47 @@ class _Guard:
 
     def __init__(self, prediction: Prediction[Any], watch: Watch) -> None:
         self._prediction = weakref.ref(prediction)
-        self._inbox = prediction._inbox
-        self._watch = watch
+        # Not the watch itself: its callbacks may hold the prediction.
+        self._timeout = watch.timeout
+        self._idle_timeout = watch.idle_timeout
+        self._signal = watch.signal
         self._worker = prediction._session.worker
         self._started = time.monotonic()
 
     def start(self) -> None:
         """Begin to watch, if there is anything to watch for."""
-        watch = self._watch
-        limits = (watch.timeout, watch.idle_timeout, watch.signal)
+        limits = (self._timeout, self._idle_timeout, self._signal)
         if any(limit is not None for limit in limits):
-            if isinstance(watch.signal, Signal):
-                watch.signal.listen(self._look_now)
+            if isinstance(self._signal, Signal):
+                self._signal.listen(self._look_now)
             self._look_now()
 
     def _look_now(self) -> None:
         self._worker.soon(self._look)
 
     def _look(self) -> None:
-        prediction, watch, now = self._prediction(), self._watch, time.monotonic()
+        prediction, signal, now = self._prediction(), self._signal, time.monotonic()
         if prediction is None or prediction.done():
             return
-        if watch.signal is not None and watch.signal.is_set():
+        if signal is not None and signal.is_set():
             prediction.cancel()
+            signal = None
         looks = []
-        if watch.timeout is not None:
-            looks.append(self._started + watch.timeout)
+        if self._timeout is not None:
+            looks.append(self._started + self._timeout)
             if now >= looks[-1]:
-                what = f"not finished within {watch.timeout:g} s"
+                self._expire(prediction, f"not finished within {self._timeout:g} s")
+                return
+        if self._idle_timeout is not None:
+            looks.append(prediction._inbox.heard + self._idle_timeout)
+            if now >= looks[-1]:
+                what = f"no news from the server for {self._idle_timeout:g} s"
                 self._expire(prediction, what)
                 return
-        if watch.idle_timeout is not None:
-            looks.append(self._inbox.heard + watch.idle_timeout)
-            if now >= looks[-1]:
-                what = f"no news from the server for {watch.idle_timeout:g} s"
-                self._expire(prediction, what)
-                return
-        polls = watch.signal is not None and not isinstance(watch.signal, Signal)
-        if polls and not watch.signal.is_set():
+        if signal is not None and not isinstance(signal, Signal):
             looks.append(now + SIGNAL_SLICE)
         if looks:
-            self._worker.at(min(looks), self._look)
+            self._worker.at(min(*looks, now + LOOK_AGAIN), self._look)
 
     @staticmethod
     def _expire(prediction: Prediction[Any], what: str) -> None:
@@ -385,7 +417,7 @@ class _Guard:
         try:
             arrivals.take_what_is_here()
         except Malformed as exc:
-            prediction._give_up(exc.error)
+            prediction._give_up(exc.error, overrules=True)
             return
         where = f"prediction: {what} ({arrivals.how_far()})"
         prediction._give_up(LMStudioTimeoutError(where))

@@ -94,7 +94,7 @@ class PredictionResult(Generic[T]):
         success: dict[str, Any],
         parse: Callable[[str, str], T] | None,
     ) -> None:
-        self.fragments = fragments
+        self.fragments: Sequence[Fragment] = tuple(fragments)
         self._success = success
         self._parse = parse
 
@@ -170,5 +170,6 @@ class PredictionResult(Generic[T]):
     def __repr__(self) -> str:
         text = self.content
         short = text if len(text) <= 60 else text[:59] + "…"
-        reason = self._success.get("stats", {}).get("stopReason")
+        stats = self._success.get("stats")  # as it came, so perhaps of any type
+        reason = stats.get("stopReason") if isinstance(stats, dict) else None
         return f"<PredictionResult {short!r} stop_reason={reason!r}>"

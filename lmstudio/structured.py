@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .arguments import checked_text
 from .errors import LMStudioOutputError, LMStudioTypeError, LMStudioValueError, shown
 
 #: Text and stop reason of an answer to its value.
@@ -42,16 +43,18 @@ def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
     names = set(given) - {"type"}
     if kind == "none" and not names:
         return {"type": "none"}, None
+    if len(names & {"json_schema", "jsonSchema", "gbnf_grammar", "gbnfGrammar"}) > 1:
+        raise LMStudioValueError(f"structured asks for two things at once; {_RIGHT}")
     if kind == "json" and names <= {"json_schema", "jsonSchema"}:
         wanted = given.get("json_schema", given.get("jsonSchema"))
         checked = None if wanted is None else checked_schema(wanted)
         return _json(checked), _parser(checked, None)
     if kind == "gbnf" and names <= {"gbnf_grammar", "gbnfGrammar"}:
-        grammar = given.get("gbnf_grammar", given.get("gbnfGrammar"))
-        if not isinstance(grammar, str) or not grammar.strip():
-            raise LMStudioValueError(
-                f"gbnf_grammar must be a grammar as text, not {shown(grammar)}"
-            )
+        grammar = checked_text(
+            given.get("gbnf_grammar", given.get("gbnfGrammar")), "gbnf_grammar"
+        )
+        if not grammar.strip():
+            raise LMStudioValueError("gbnf_grammar must be a grammar, not empty")
         return {"type": "gbnf", "gbnfGrammar": grammar}, None
     if kind in ("json", "gbnf", "none"):
         odd = ", ".join(sorted(map(repr, names)))
@@ -77,12 +80,9 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
 
     if not isinstance(schema, Mapping):
         raise LMStudioTypeError(f"a JSON schema is a mapping, not {shown(schema)}")
-    cls = jsonschema.validators.validator_for(
-        schema, default=jsonschema.Draft202012Validator
-    )
     try:
-        json.dumps(schema, allow_nan=False)
-        cls.check_schema(dict(schema))
+        json.dumps(schema, allow_nan=False, ensure_ascii=False).encode()
+        _validator(schema).check_schema(dict(schema))
     except jsonschema.SchemaError as exc:
         path = "/".join(str(step) for step in exc.absolute_path) or "the top"
         raise LMStudioValueError(
@@ -96,7 +96,41 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
                 f"the JSON schema refers to {shown(ref)}; only references within it,"
                 " such as '#/$defs/name', can be followed"
             )
+        if ref.startswith("#/") and not _leads_somewhere(schema, ref):
+            raise LMStudioValueError(
+                f"the JSON schema refers to {shown(ref)}, and nothing is there"
+            )
     return schema
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    """The class of validators for the draft that a schema is written in."""
+    import jsonschema
+
+    draft = schema.get("$schema")
+    if draft is not None and not isinstance(draft, str):
+        raise TypeError(f"$schema must be text, not {shown(draft)}")
+    return jsonschema.validators.validator_for(
+        schema, default=jsonschema.Draft202012Validator
+    )
+
+
+def _leads_somewhere(schema: Any, ref: str) -> bool:
+    """Whether there is something at a JSON pointer."""
+    from urllib.parse import unquote
+
+    node = schema
+    for step in unquote(ref).split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, Mapping) and key in node:
+            node = node[key]
+        elif (
+            isinstance(node, (list, tuple)) and key.isdecimal() and int(key) < len(node)
+        ):
+            node = node[int(key)]
+        else:
+            return False
+    return True
 
 
 def _references(node: Any) -> list[str]:
@@ -114,21 +148,19 @@ def _parser(schema: Mapping[str, Any] | None, kind: Any) -> Parse:
     def parse(text: str, stop_reason: str) -> Any:
         try:
             value = json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             problem = f"it is no whole JSON ({exc})"
             raise LMStudioOutputError(text, stop_reason, problem) from None
         if schema is not None:
             _validate(value, schema, text, stop_reason)
-        if kind is None:
+        make = getattr(kind, "model_validate", None)
+        if make is None:
             return value
         try:
-            return (
-                kind.model_validate(value)
-                if hasattr(kind, "model_validate")
-                else (value)
-            )
+            return make(value)
         except Exception as exc:  # the user's class may raise anything
-            problem = f"{kind.__name__} refuses it: {exc}"
+            name = getattr(kind, "__name__", shown(kind))
+            problem = f"{name} refuses it: {exc}"
             raise LMStudioOutputError(text, stop_reason, problem) from exc
 
     return parse
@@ -139,10 +171,12 @@ def _validate(
 ) -> None:
     import jsonschema
 
-    cls = jsonschema.validators.validator_for(
-        schema, default=jsonschema.Draft202012Validator
-    )
-    error = jsonschema.exceptions.best_match(cls(schema).iter_errors(value))
+    errors = _validator(schema)(schema).iter_errors(value)
+    try:
+        error = jsonschema.exceptions.best_match(errors)
+    except RecursionError:
+        problem = "the schema goes round in circles, or it is nested too deeply"
+        raise LMStudioOutputError(text, stop_reason, problem) from None
     if error is not None:
         path = error.json_path
         raise LMStudioOutputError(

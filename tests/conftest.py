@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 
 from leftovers import Processes, nothing_left
+from lmstudio import LLM, LMStudioClient
+from lmstudio.testing import FakeServer
 
 TESTS = Path(__file__).parent
 #: Names the model file that live and interop tests load; `make test` sets it.
@@ -66,6 +68,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def model_file() -> Path:
     """The model file of live and interop tests."""
     return Path(os.environ[MODEL_VARIABLE])
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A scripted server with the models ``any`` (loaded) and ``other``."""
+    with FakeServer(["any", "other"], loaded=["any"]) as server:
+        yield server
+
+
+@pytest.fixture
+def client(fake: FakeServer) -> Iterator[LMStudioClient]:
+    """A client of the scripted server."""
+    with LMStudioClient(fake.host) as made:
+        yield made
+
+
+@pytest.fixture
+def model(client: LMStudioClient) -> LLM:
+    """A handle of the scripted server's loaded model."""
+    return client.llm.get("any")
 
 
 @pytest.fixture(autouse=True)

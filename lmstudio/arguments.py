@@ -1,0 +1,92 @@
+"""Checks of arguments that several calls take: callbacks, time limits, signals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .wire.checks import encodable
+
+
+def checked_text(text: object, where: str) -> str:
+    """A text that can be sent.
+
+    Raises:
+        LMStudioTypeError: It is no `str`.
+        LMStudioValueError: It holds half of a surrogate pair.
+    """
+    if not isinstance(text, str):
+        raise LMStudioTypeError(f"{where} must be text, not {shown(text)}")
+    if not encodable(text):
+        raise LMStudioValueError(
+            f"{where} holds a lone surrogate, which no encoding has: {shown(text)}"
+        )
+    return str(text)
+
+
+def checked_name(given: object, what: str) -> str:
+    """A name as the protocol allows it: 1 to 1024 characters, none of them control.
+
+    Raises:
+        LMStudioValueError: It is none.
+    """
+    text = checked_text(given, what)
+    if not 0 < len(text) <= 1024 or any(ord(c) < 32 for c in text):
+        raise LMStudioValueError(
+            f"{what} must be 1 to 1024 characters without control characters,"
+            f" not {shown(text)}"
+        )
+    return text
+
+
+def checked_flag(value: object, name: str) -> bool:
+    """True or False, nothing that merely counts as such.
+
+    Raises:
+        LMStudioTypeError: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise LMStudioTypeError(f"{name} must be True or False, not {shown(value)}")
+    return value
+
+
+def checked_seconds(value: object, name: str) -> float | None:
+    """A time limit: seconds above 0, or None for no limit.
+
+    Raises:
+        LMStudioTypeError: It is no number.
+        LMStudioValueError: It is not above 0.
+    """
+    if value is None:
+        return None
+    right = f"{name} must be a number of seconds above 0, or None, not {shown(value)}"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise LMStudioTypeError(right)
+    if math.isnan(value) or value <= 0:
+        raise LMStudioValueError(right)
+    return float(value)
+
+
+def checked_callback(value: Any, name: str) -> Any:
+    """A function, or None.
+
+    Raises:
+        LMStudioTypeError: It can't be called.
+    """
+    if value is not None and not callable(value):
+        raise LMStudioTypeError(f"{name} must be a function, not {shown(value)}")
+    return value
+
+
+def checked_signal(value: Any) -> Any:
+    """Something with ``is_set``, or None.
+
+    Raises:
+        LMStudioTypeError: It has none.
+    """
+    if value is not None and not callable(getattr(value, "is_set", None)):
+        raise LMStudioTypeError(
+            f"signal must be a Signal or a threading.Event, not {shown(value)}"
+        )
+    return value

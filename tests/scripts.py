@@ -1,0 +1,46 @@
+"""Programs of users, run in a process of their own against a scripted server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lmstudio
+from lmstudio.testing import FakeServer, Received
+
+#: What every program begins with; its argument is the server's address.
+HEAD = """
+import sys
+import lmstudio as lms
+client = lms.LMStudioClient(sys.argv[1])
+model = client.llm.get("any")
+"""
+
+
+def start(body: str, server: FakeServer) -> subprocess.Popen[str]:
+    """Start a program that has a ``client`` and a ``model``."""
+    root = str(Path(lmstudio.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", HEAD + body, server.host],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+def run(body: str, server: FakeServer) -> tuple[int, str, str]:
+    """Run such a program to its end: exit code, output, errors."""
+    with start(body, server) as process:
+        output, errors = process.communicate(timeout=30)
+    return process.returncode, output, errors
+
+
+def is_cancel(seen: Received) -> bool:
+    """Whether a message asks to stop what runs on a channel."""
+    message = seen.message
+    return message.get("type") == "channelSend" and message["message"] == {
+        "type": "cancel"
+    }
