@@ -12,11 +12,9 @@ Check = Callable[[Any], Any]
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _span(kind: str, low: float | None, high: float | None) -> str:
@@ -42,7 +40,7 @@ def integer(low: int | None = None, high: int | None = None) -> Check:
     """A whole number between two limits, both allowed; 3.0 counts as 3."""
 
     def check(value: Any) -> Any:
-        whole = _is_number(value) and float(value).is_integer()
+        whole = _is_number(value) and value == value // 1
         if not whole or not _between(value, low, high):
             raise ValueError(_span("a whole number", low, high))
         return int(value)
@@ -84,20 +82,27 @@ def strings(value: Any) -> Any:
 
 def choice(*names: str) -> Check:
     """One of a few names; snake_case counts as camelCase."""
+    by_folded = {_folded(name): name for name in names}
 
     def check(value: Any) -> Any:
-        if isinstance(value, str):
-            for name in names:
-                if value == name or value.replace("_", "").lower() == name.lower():
-                    return name
+        if isinstance(value, str) and _folded(value) in by_folded:
+            return by_folded[_folded(value)]
         raise ValueError("one of " + ", ".join(map(repr, names)))
 
     return check
 
 
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
 def ratio(value: Any) -> Any:
-    """A share from 0 to 1, ``"max"`` or ``"off"``."""
-    if value in ("max", "off") or (_is_number(value) and 0 <= value <= 1):
+    """A share from 0 to 1, ``"max"`` or ``"off"``; False counts as off."""
+    if value is False:
+        return "off"
+    if isinstance(value, str) and value in ("max", "off"):
+        return value
+    if _is_number(value) and 0 <= value <= 1:
         return value
     raise ValueError("a number from 0 to 1, 'max' or 'off'")
 
@@ -119,9 +124,9 @@ def logit_bias(value: Any) -> Any:
     for token, bias in made:
         if isinstance(token, bool) or not isinstance(token, int):
             raise ValueError("pairs of a token id and a number or '-inf'")
-        if bias != "-inf" and not _is_number(bias):
+        if bias not in ("-inf", -math.inf) and not _is_number(bias):
             raise ValueError("pairs of a token id and a number or '-inf'")
-    return made
+    return [[token, "-inf" if bias == -math.inf else bias] for token, bias in made]
 
 
 def encodable(text: str) -> bool:

@@ -68,9 +68,7 @@ LOAD_SETTINGS = (
         boolean,
         also=("offloadKVCacheToGpu",),
     ),
-    Setting(
-        "num_cpu_expert_layers_ratio", _L + "numCpuExpertLayersRatio", ratio, off="off"
-    ),
+    Setting("num_cpu_expert_layers_ratio", _L + "numCpuExpertLayersRatio", ratio),
     Setting("max_parallel_predictions", _L + "numParallelSessions", integer(1, 1023)),
     Setting("use_unified_kv_cache", _L + "useUnifiedKvCache", boolean),
     Setting("gpu_ratio", _LL + "acceleration.offloadRatio", ratio),
@@ -223,6 +221,7 @@ class Table:
 
     def __init__(self, what: str, settings: Iterable[Setting]) -> None:
         self.what = what
+        self._a_what = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
         self.settings = tuple(settings)
         self._by_key = {row.key: row for row in self.settings}
         self._by_name: dict[str, Setting] = {}
@@ -280,7 +279,7 @@ class Table:
     def _unknown(self, name: str) -> str:
         for other in (LOAD, PREDICTION):
             if other is not self and other.find(name) is not None:
-                return f"{name!r} is a {other.what} option, not a {self.what} option"
+                return f"{name!r} is a {other.what} option, not {self._a_what} option"
         close = difflib.get_close_matches(str(name), list(self._by_name), 1, 0.5)
         meant = f"; did you mean {self._by_name[close[0]].name!r}?" if close else ""
         return f"unknown {self.what} option {name!r}{meant}"

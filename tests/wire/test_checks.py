@@ -1,0 +1,120 @@
+"""Each check takes what is right, and says what would be right of the rest."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lmstudio.wire import checks
+
+PERCENT = checks.number(0, 1)
+POSITIVE = checks.number(0)
+ANY = checks.number()
+DIGIT = checks.integer(0, 9)
+COUNT = checks.integer(1)
+WHOLE = checks.integer()
+POLICY = checks.choice("stopAtLimit", "q8_0", "f16")
+PAIRS = "pairs of a token id and a number or '-inf'"
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "expected"),
+    [
+        (PERCENT, 0, 0),
+        (PERCENT, 1.0, 1.0),
+        (POSITIVE, 5, 5),
+        (ANY, -5.5, -5.5),
+        (ANY, HUGE, HUGE),
+        (DIGIT, 0, 0),
+        (DIGIT, 9.0, 9),
+        (COUNT, HUGE, HUGE),
+        (WHOLE, -3, -3),
+        (checks.boolean, True, True),
+        (checks.boolean, False, False),
+        (checks.string, "", ""),
+        (checks.string, "ä", "ä"),
+        (checks.strings, "one", ["one"]),
+        (checks.strings, ("a", "b"), ["a", "b"]),
+        (checks.strings, [], []),
+        (POLICY, "stopAtLimit", "stopAtLimit"),
+        (POLICY, "stop_at_limit", "stopAtLimit"),
+        (POLICY, "STOPATLIMIT", "stopAtLimit"),
+        (POLICY, "Q8_0", "q8_0"),
+        (POLICY, "F16", "f16"),
+        (checks.ratio, 0, 0),
+        (checks.ratio, 0.5, 0.5),
+        (checks.ratio, "max", "max"),
+        (checks.ratio, "off", "off"),
+        (checks.ratio, False, "off"),
+        (checks.mapping, {"a": 1}, {"a": 1}),
+        (checks.logit_bias, {5: -1.5, 6: "-inf"}, [[5, -1.5], [6, "-inf"]]),
+        (checks.logit_bias, [(5, 1)], [[5, 1]]),
+        (checks.logit_bias, [(5, -math.inf)], [[5, "-inf"]]),
+        (checks.logit_bias, [], []),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_right_values(check, value, expected):
+    """A right value comes back in its wire form, and of the right type."""
+    found = check(value)
+    assert expected == found
+    assert type(expected) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong"),
+    [
+        (
+            PERCENT,
+            "a number from 0 to 1",
+            [1.1, -0.1, "0.5", None, True, math.nan, math.inf, 1j, HUGE],
+        ),
+        (POSITIVE, "a number of at least 0", [-1, math.inf]),
+        (ANY, "a number", ["x", math.nan, [1]]),
+        (DIGIT, "a whole number from 0 to 9", [10, -1, 1.5, "1", True, math.inf]),
+        (COUNT, "a whole number of at least 1", [0, math.nan, None]),
+        (WHOLE, "a whole number", [0.5]),
+        (checks.boolean, "True or False", [0, 1, "true", None]),
+        (checks.string, "a string", [5, b"x", None]),
+        (checks.string, "a string without lone surrogates", ["\ud800"]),
+        (
+            checks.strings,
+            "a list of non-empty strings",
+            [5, b"x", bytearray(b"x"), {"a"}, [""], "", ["a", 5], ["\udfff"], None],
+        ),
+        (POLICY, "one of 'stopAtLimit', 'q8_0', 'f16'", ["stop", "", 5, None]),
+        (
+            checks.ratio,
+            "a number from 0 to 1, 'max' or 'off'",
+            [1.1, -1, "on", "", True, None, ["max"]],
+        ),
+        (checks.mapping, "a mapping with string keys", [[], "x", {1: 2}, None]),
+        (
+            checks.logit_bias,
+            PAIRS,
+            [
+                5,
+                "text",
+                [5],
+                [(1, 2, 3)],
+                [("5", 1)],
+                [(True, 1)],
+                [(5, True)],
+                [(5, "inf")],
+                [(5, math.inf)],
+                [(5, math.nan)],
+                {"5": 1},
+                None,
+            ],
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_wrong_values(check, right, wrong):
+    """A wrong value is refused with what would be right."""
+    for value in wrong:
+        with pytest.raises(ValueError) as caught:
+            check(value)
+        assert right == str(caught.value), value
