@@ -7,10 +7,11 @@ turns whatever does not fit into `LMStudioProtocolError` with the path to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
+from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ..errors import LMStudioProtocolError, shown
@@ -59,6 +60,29 @@ converter.register_structure_hook(float, _strict(float, (int, float)))
 converter.register_structure_hook(int, _read_int)
 
 
+#: Items that need no look at each: embeddings have hundreds, and come by the thousand.
+_PLAIN: dict[Any, set[type]] = {float: {float, int}, int: {int}}
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is list
+
+
+def _list_reader(kind: Any) -> Callable[[Any, Any], Any]:
+    """A reader for lists that refuses what Python would iterate over as well."""
+    read = list_structure_factory(kind, converter)
+    plain = _PLAIN.get(get_args(kind)[0], set())
+
+    def read_list(value: Any, _: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError(f"expected a list, not {shown(value)}")
+        if plain and plain.issuperset(map(type, value)):
+            return value
+        return read(value, kind)
+
+    return read_list
+
+
 def _reader(cls: type) -> Callable[[Any, Any], Any]:
     """A reader that knows wire names, and gives ``raw`` the object as it came."""
     fields = attrs.fields(cls)
@@ -99,6 +123,7 @@ def _writer(cls: type) -> Callable[[Any], dict[str, Any]]:
     return write
 
 
+converter.register_structure_hook_factory(_is_list, _list_reader)
 converter.register_structure_hook_factory(attrs.has, _reader)
 converter.register_unstructure_hook_factory(attrs.has, _writer)
 
