@@ -196,6 +196,10 @@ class LMStudioContextOverflowError(LMStudioPredictionError):
     """The prompt alone does not fit the context of the model."""
 
 
+class LMStudioFileTooLargeError(LMStudioServerError, ValueError):
+    """A file is larger than the server takes, alone or with the client's others."""
+
+
 class LMStudioAuthenticationError(LMStudioServerError):
     """The server refused the client's identifier, passkey or token."""
 
@@ -279,6 +283,7 @@ CODES: dict[str, type[LMStudioServerError]] = {
     "engine.loadFailed": LMStudioModelLoadError,
     "engine.modelCrashed": LMStudioModelCrashedError,
     "engine.contextOverflow": LMStudioContextOverflowError,
+    "files.tooLarge": LMStudioFileTooLargeError,
     "llm.specificModelUnloaded": LMStudioModelNotFoundError,
     "llm.noModelMatchingQuery": LMStudioModelNotFoundError,
     "llm.pathNotFound": LMStudioModelNotFoundError,

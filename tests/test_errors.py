@@ -214,6 +214,20 @@ def test_values_are_cut():
     """A long value is cut to 200 characters, its end marked."""
     assert "'x'" == shown("x")
     assert (200, "…") == (len(shown("x" * 500)), shown("x" * 500)[-1])
+
+
+def test_values_without_a_repr():
+    """A value whose `repr` fails is named by its type."""
+
+    class Odd:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    assert "<Odd>" == shown(Odd())
+
+
+def test_long_texts_are_cut_in_messages_only():
+    """The field of an error keeps what its sentence cuts."""
     error = LMStudioOutputError("x" * 500, "eosFound", "no JSON")
     assert 500 == len(error.content)
     assert len(str(error)) < 300
