@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from .asked import Asked
 from .calls import structure
+from .errors import LMStudioToolError
 from .wire.common import InstanceInfo, KVConfig
 from .wire.config import LOAD, PREDICTION
-from .wire.llm import PredictionStats, PredictionSuccess
+from .wire.llm import PredictionStats, PredictionSuccess, ToolCallRequest
 
 T = TypeVar("T")
 
@@ -86,6 +88,8 @@ class PredictionResult(Generic[T]):
 
     Attributes:
         fragments: All fragments in order.
+        tool_calls: The calls of tools that the model asks for, in order.
+        failed_tool_calls: Those that the server could not read.
     """
 
     def __init__(
@@ -93,8 +97,12 @@ class PredictionResult(Generic[T]):
         fragments: Sequence[Fragment],
         success: dict[str, Any],
         parse: Callable[[str, str], T] | None,
+        asked: Asked | None = None,
     ) -> None:
         self.fragments: Sequence[Fragment] = tuple(fragments)
+        asked = asked or Asked()
+        self.tool_calls: Sequence[ToolCallRequest] = tuple(asked.calls)
+        self.failed_tool_calls: Sequence[LMStudioToolError] = tuple(asked.failures)
         self._success = success
         self._parse = parse
 

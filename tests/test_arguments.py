@@ -1,0 +1,114 @@
+"""Arguments that can't be right are refused with a sentence that says what would be."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lmstudio import LMStudioTypeError, LMStudioValueError, Signal
+from lmstudio.arguments import (
+    checked_callback,
+    checked_flag,
+    checked_name,
+    checked_seconds,
+    checked_signal,
+    checked_text,
+)
+from lmstudio.result import fragment_from_wire
+
+
+class Text(str):
+    """A text of the user's own type."""
+
+
+@pytest.mark.parametrize("text", ["", "a", "ä\0\n", "x" * 10_000_000, Text("a")])
+def test_texts(text):
+    """Any text comes back, as a plain one."""
+    checked = checked_text(text, "the prompt")
+
+    assert text == checked
+    assert str is type(checked)
+    assert str is type(checked_text(fragment_from_wire({"content": "a"}), "it"))
+
+
+@pytest.mark.parametrize("text", [None, b"a", 1, ["a"], object])
+def test_what_is_no_text(text):
+    """Nothing is converted to a text in silence."""
+    with pytest.raises(LMStudioTypeError) as caught:
+        checked_text(text, "the prompt")
+    assert f"the prompt must be text, not {text!r}" == str(caught.value)
+
+
+def test_lone_surrogates():
+    """Half of a surrogate pair can't travel."""
+    with pytest.raises(LMStudioValueError) as caught:
+        checked_text("a\ud800", "the prompt")
+    assert (
+        "the prompt holds a lone surrogate, which no encoding has: 'a\\ud800'"
+    ) == str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a", "publisher/model-GGUF", "x" * 1024])
+def test_names(name):
+    """A name has 1 to 1024 characters."""
+    assert name == checked_name(name, "path")
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\0", "x" * 1025])
+def test_what_is_no_name(name):
+    """Control characters and other lengths are refused."""
+    with pytest.raises(LMStudioValueError, match="path must be 1 to 1024 characters"):
+        checked_name(name, "path")
+
+
+def test_flags():
+    """Only True and False are flags."""
+    assert checked_flag(True, "no_hup")
+    assert not checked_flag(False, "no_hup")
+    for value in (1, 0, None, "yes"):
+        with pytest.raises(LMStudioTypeError, match="no_hup must be True or False"):
+            checked_flag(value, "no_hup")
+
+
+def test_seconds():
+    """Positive numbers are limits, and None is none."""
+    assert checked_seconds(None, "timeout") is None
+    assert [2.0, 0.5, float("inf")] == [
+        checked_seconds(value, "timeout") for value in (2, 0.5, float("inf"))
+    ]
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), -float("inf")])
+def test_wrong_seconds(value):
+    """Zero, negative numbers and NaN are no limits."""
+    with pytest.raises(LMStudioValueError) as caught:
+        checked_seconds(value, "timeout")
+    assert (
+        f"timeout must be a number of seconds above 0, or None, not {value!r}"
+    ) == str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1", True, [1]])
+def test_what_are_no_seconds(value):
+    """Only numbers are limits, and True is none."""
+    with pytest.raises(LMStudioTypeError):
+        checked_seconds(value, "timeout")
+
+
+def test_callbacks():
+    """What can be called is a callback, and None is none."""
+    assert print is checked_callback(print, "on_progress")
+    assert checked_callback(None, "on_progress") is None
+    with pytest.raises(LMStudioTypeError) as caught:
+        checked_callback(7, "on_progress")
+    assert "on_progress must be a function, not 7" == str(caught.value)
+
+
+def test_signals():
+    """Anything that can be asked whether it is set is a signal."""
+    for signal in (None, Signal(), threading.Event()):
+        assert signal is checked_signal(signal)
+    for wrong in (True, "stop", threading.Lock()):
+        with pytest.raises(LMStudioTypeError, match="must be a Signal or a threading"):
+            checked_signal(wrong)

@@ -1,0 +1,249 @@
+"""What has arrived of a prediction is shared by all who wait for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from lmstudio import LMStudioRuntimeError, LMStudioTypeError, LMStudioValueError
+from lmstudio.arrivals import CUT, Arrivals, Malformed, Watch
+from lmstudio.mailbox import Mailbox
+from lmstudio.protocol.client import End
+
+END = End("closed")
+
+
+def piece(text):
+    return {"type": "fragment", "fragment": {"content": text}}
+
+
+def progress(share):
+    return {"type": "promptProcessingProgress", "progress": share}
+
+
+def arrivals(*batches, **watch):
+    inbox = Mailbox()
+    for batch in batches:
+        inbox.put(list(batch))
+    return Arrivals(inbox, Watch(**watch)), inbox
+
+
+def test_waits_for_more_than_a_position():
+    """True while there is more, False when there will be none, None in between."""
+    made, inbox = arrivals([piece("a"), piece("b")])
+
+    assert made.wait_beyond(0) is True
+    assert made.wait_beyond(1) is True
+    assert ["a", "b"] == made.fragments
+    assert made.wait_beyond(2, time.monotonic()) is None
+    inbox.put([END])
+    assert made.wait_beyond(2) is False
+    assert made.wait_beyond(0) is True
+    assert made.drained
+
+
+def test_a_success_alone_does_not_end_it():
+    """The mailbox puts an end behind the success that counts."""
+    made, inbox = arrivals([{"type": "success"}])
+
+    assert made.wait_beyond(0, time.monotonic()) is None
+    inbox.put([END])
+    assert made.wait_beyond(0) is False
+
+
+def test_whatever_arrives_wakes_those_who_are_over():
+    """The wait ends at the first thing that arrives once it is over."""
+    made, inbox = arrivals()
+    inbox.put([CUT])
+    over = []
+
+    def is_over():
+        over.append(None)
+        return len(over) > 2
+
+    assert made.wait_beyond(0, None, is_over) is False
+    assert not made.drained
+
+
+def test_the_cut():
+    """What is behind it is dropped, malformed or not, and the end still counts."""
+    made, _ = arrivals([piece("a")], [CUT], [piece("b"), {"type": "fragment"}], [END])
+
+    while made.wait_beyond(len(made.fragments)):
+        pass
+
+    assert ["a"] == made.fragments
+
+
+def test_malformed_packets_come_out_once():
+    """The rest of their batch is kept."""
+    made, _ = arrivals([piece("a"), {"type": "fragment"}, 7, piece("b"), END])
+
+    with pytest.raises(Malformed) as caught:
+        made.wait_beyond(0)
+    assert (
+        "unexpected message from the server at predict:"
+        " KeyError: 'fragment' in {'type': 'fragment'}"
+    ) == str(caught.value.error)
+    assert ["a", "b"] == made.fragments
+    assert made.wait_beyond(2) is False
+
+
+def test_callbacks_in_order():
+    """Progress, then the first token once, then each fragment."""
+    told = []
+    made, inbox = arrivals(
+        [progress(0), progress(0.5), {"type": "other"}, progress("x"), piece("a")],
+        on_first_token=lambda: told.append("first"),
+        on_fragment=told.append,
+        on_prompt_progress=told.append,
+    )
+
+    assert made.wait_beyond(0)
+    inbox.put([piece("b"), END])
+    assert made.wait_beyond(1)
+
+    assert [0.0, 0.5, "first", "a", "b"] == told
+    assert 0.5 == made.progress
+
+
+def test_quiet_without_callbacks():
+    """Nobody has to be told."""
+    made, _ = arrivals([progress(1), piece("a")], [END])
+
+    assert made.wait_beyond(0)
+    assert 1.0 == made.progress
+
+
+def test_a_callback_that_raises_is_the_last():
+    """What comes after it is taken in silence."""
+    calls = []
+
+    def fail(text):
+        calls.append(text)
+        raise KeyError(text)
+
+    made, inbox = arrivals([piece("a"), piece("b")], on_fragment=fail)
+    with pytest.raises(KeyError):
+        made.wait_beyond(0)
+    inbox.put([piece("c"), END])
+
+    assert made.wait_beyond(2) is True
+    assert ["a"] == calls
+    assert ["a", "b", "c"] == made.fragments
+
+
+def test_a_callback_that_waits():
+    """Waiting inside a callback would never end."""
+    made, _ = arrivals([piece("a")], on_fragment=lambda _: made.wait_beyond(5))
+
+    with pytest.raises(LMStudioRuntimeError):
+        made.wait_beyond(0)
+
+
+def test_taking_what_is_here():
+    """It takes all without waiting and without calling back."""
+    calls = []
+    made, _ = arrivals([piece("a")], [piece("b")], on_fragment=calls.append)
+
+    made.take_what_is_here()
+
+    assert ["a", "b"] == made.fragments
+    assert [] == calls
+
+
+def test_taking_leaves_it_to_who_is_at_it():
+    """While another thread takes, there is nothing to do."""
+    made, inbox = arrivals()
+    thread = threading.Thread(target=made.wait_beyond, args=(0,))
+    thread.start()
+    deadline = time.monotonic() + 5
+    while made._taker is None and time.monotonic() < deadline:
+        time.sleep(0.001)  # nothing tells when it waits
+
+    made.take_what_is_here()
+    inbox.put([piece("a")])
+    thread.join(5)
+
+    assert ["a"] == made.fragments
+
+
+def test_what_another_thread_brought_meanwhile():
+    """Between the look and the turn another thread may have taken it."""
+    made, _ = arrivals([piece("a")])
+    looks = []
+
+    def is_over():
+        looks.append(None)
+        if len(looks) == 2:
+            made.fragments.append("b")
+        return False
+
+    assert made.wait_beyond(0, None, is_over)
+    assert ["b"] == made.fragments
+
+
+def test_how_far():
+    """A few words for messages."""
+    made, inbox = arrivals()
+    assert "nothing has arrived" == made.how_far()
+    inbox.put([progress(0.43)])
+    made.take_what_is_here()
+    assert "43% of the prompt processed" == made.how_far()
+    inbox.put([piece("a")])
+    made.take_what_is_here()
+    assert "1 fragment so far" == made.how_far()
+    inbox.put([piece("b")])
+    made.take_what_is_here()
+    assert "2 fragments so far" == made.how_far()
+
+
+@pytest.mark.parametrize(
+    ("watch", "error"),
+    [
+        ({"on_first_token": 1}, "on_first_token must be a function, not 1"),
+        ({"on_fragment": "x"}, "on_fragment must be a function, not 'x'"),
+        ({"on_prompt_progress": {}}, "on_prompt_progress must be a function, not {}"),
+        ({"timeout": "1"}, "timeout must be a number of seconds above 0, or None,"),
+        ({"idle_timeout": True}, "idle_timeout must be a number of seconds above 0"),
+        ({"signal": 1}, "signal must be a Signal or a threading.Event, not 1"),
+    ],
+)
+def test_wrong_wishes(watch, error):
+    """A watch that can't work is refused when it is made."""
+    with pytest.raises(LMStudioTypeError) as caught:
+        Watch(**watch)
+    assert str(caught.value).startswith(error)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_wrong_limits(limit):
+    """A time limit is above 0."""
+    for name in ("timeout", "idle_timeout"):
+        with pytest.raises(LMStudioValueError):
+            Watch(**{name: limit})
+
+
+def test_two_wait(monkeypatch):
+    """Who waits for another to take is woken by it, and keeps to its own limit."""
+    monkeypatch.setattr("lmstudio.arrivals.SLICE", 60.0)
+    made, inbox = arrivals()
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(made.wait_beyond(0)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 5
+    while len(made._news._waiters) < 1 and time.monotonic() < deadline:
+        time.sleep(0.001)  # nothing tells when it waits
+
+    assert made.wait_beyond(0, time.monotonic() + 0.01) is None
+    inbox.put([piece("a")])
+    for thread in threads:
+        thread.join(5)
+
+    assert [True, True] == answers

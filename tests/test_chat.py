@@ -1,0 +1,248 @@
+"""Histories in all the forms that users write them travel in one form."""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+
+import pytest
+
+from lmstudio import LMStudioTypeError, LMStudioValueError
+from lmstudio.chat import to_history
+from lmstudio.result import fragment_from_wire
+from lmstudio.wire.converter import unstructure
+from lmstudio.wire.llm import Message, Part
+
+
+def wire(given):
+    return unstructure(to_history(given))["messages"]
+
+
+def text(role, *texts):
+    return {"role": role, "content": [{"type": "text", "text": t} for t in texts]}
+
+
+HI = [text("user", "Hi")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Hi",
+        fragment_from_wire({"content": "Hi"}),
+        ["Hi"],
+        [{"role": "user", "content": "Hi"}],
+        ({"role": "user", "content": "Hi"},),
+        ({"role": "user", "content": text} for text in ["Hi"]),
+        [MappingProxyType({"role": "user", "content": "Hi"})],
+        [("user", "Hi")],
+        [["user", "Hi"]],
+        [("user", ["Hi"])],
+        [("user", {"type": "text", "text": "Hi"})],
+        [("user", ({"type": "text", "text": t} for t in ["Hi"]))],
+        [("user", [Part(type="text", text="Hi")])],
+        [Message(role="user", content=[Part(type="text", text="Hi")])],
+        to_history("Hi"),
+        {"messages": [{"role": "user", "content": "Hi"}]},
+        {"messages": ("Hi",), "model": "gpt"},
+    ],
+    ids=lambda given: str(given)[:40],
+)
+def test_forms(given):
+    """All of these are one message of the user."""
+    assert HI == wire(given)
+
+
+def test_a_conversation():
+    """Roles, also OpenAI's newer word, keep their order."""
+    assert [
+        text("system", "Be brief."),
+        text("system", "Be kind."),
+        text("user", "a", "b"),
+        text("assistant", "c"),
+        text("assistant", ""),
+    ] == wire(
+        [
+            ("system", "Be brief."),
+            {"role": "developer", "content": "Be kind."},
+            {"role": "user", "content": ["a", "b"]},
+            ("assistant", "c"),
+            {"role": "assistant", "content": None},
+        ]
+    )
+
+
+def test_calls_of_tools_as_openai_writes_them():
+    """Calls and results keep their names, arguments and ids."""
+    call = {"name": "add", "arguments": '{"a": 1}'}
+    empty = {"name": "now", "arguments": ""}
+    messages = [
+        ("user", "1 + 1?"),
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "7", "type": "function", "function": call},
+                {"function": {"name": "f", "arguments": {"b": 2}}},
+                {"function": empty},
+                {"function": {"name": "g"}},
+            ],
+        },
+        {"role": "tool", "content": "2", "tool_call_id": "7"},
+        {"role": "tool", "content": [{"type": "text", "text": "2"}, "3"]},
+        ("tool", "4"),
+    ]
+
+    _, assistant, *results = wire(messages)
+
+    assert [
+        {"name": "add", "arguments": {"a": 1}, "id": "7", "type": "function"},
+        {"name": "f", "arguments": {"b": 2}, "type": "function"},
+        {"name": "now", "arguments": {}, "type": "function"},
+        {"name": "g", "type": "function"},
+    ] == [part["toolCallRequest"] for part in assistant["content"]]
+    assert [
+        {"type": "toolCallResult", "content": "2", "toolCallId": "7"},
+        {"type": "toolCallResult", "content": "23"},
+        {"type": "toolCallResult", "content": "4"},
+    ] == [result["content"][0] for result in results]
+
+
+def test_parts_as_they_travel():
+    """Files, calls and results may be given in wire form."""
+    file = {
+        "type": "file",
+        "name": "a.png",
+        "identifier": "f1",
+        "sizeBytes": 3,
+        "fileType": "image",
+    }
+    request = {"name": "add", "arguments": {}, "type": "function"}
+    call = {"type": "toolCallRequest", "toolCallRequest": request}
+    result = {"type": "toolCallResult", "content": "2"}
+
+    made = wire(
+        [
+            ("user", ["look", file]),
+            {"role": "assistant", "content": "I add", "tool_calls": []},
+            ("assistant", ["I add", call]),
+            ("tool", [result, result]),
+        ]
+    )
+
+    assert [{"type": "text", "text": "look"}, file] == made[0]["content"]
+    assert [{"type": "text", "text": "I add"}, call] == made[2]["content"]
+    assert [result, result] == made[3]["content"]
+
+
+RIGHT = (
+    'write a text, or a list of {"role": "user", "content": "..."} or ("user", "...")'
+)
+CALL = [{"function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (None, f"a history can't be read from None; {RIGHT}"),
+        (7, f"a history can't be read from 7; {RIGHT}"),
+        (b"Hi", f"a history can't be read from b'Hi'; {RIGHT}"),
+        ([], f"the history has no messages; {RIGHT}"),
+        ({}, f"a history can't be read from {{}}; {RIGHT}"),
+        ({"messages": "Hi"}, f"a history can't be read from 'Hi'; {RIGHT}"),
+        ({"messages": {"a": 1}}, f"a history can't be read from {{'a': 1}}; {RIGHT}"),
+        ("a\ud800", "the message holds a lone surrogate"),
+        (["Hi", 7], f"message 1 can't be read from 7; {RIGHT}"),
+        ([("user",)], f"message 0 can't be read from ('user',); {RIGHT}"),
+        ([{"role": "user"}], "message 0 needs a role and a content, not {'role'"),
+        ([{"content": "Hi"}], "message 0 needs a role and a content, not {'cont"),
+        (
+            [("bot", "Hi")],
+            "the role of message 0 must be one of system, user, assistant, tool,"
+            " not 'bot'",
+        ),
+        ([([], "Hi")], "the role of message 0 must be one of"),
+        ([("user", None)], "the content of message 0 must be text or a list of parts"),
+        ([("user", 7)], "the content of message 0 must be text or a list of parts"),
+        ([("user", b"x")], "the content of message 0 must be text or a list of parts"),
+        ([("user", "\udfff")], "the content of message 0 holds a lone surrogate"),
+        ([("user", ["\udfff"])], "part 0 of message 0 holds a lone surrogate"),
+        ([("user", [7])], 'part 0 of message 0 must be a text or {"type": "text"'),
+        (
+            [("user", [{"type": "image_url", "image_url": {"url": "x"}}])],
+            'part 0 of message 0 must be a text or {"type": "text", "text": "..."},',
+        ),
+        (
+            [("user", [{"type": "text"}])],
+            "the text of part 0 of message 0 must be text, not None",
+        ),
+        (
+            [("user", [{"type": "file", "sizeBytes": "x"}])],
+            "part 0 of message 0 is no file: ",
+        ),
+        (
+            [("user", [{"type": "toolCallResult", "content": "x"}])],
+            "a part of the type toolCallResult can't be in message 0, whose role is"
+            " user",
+        ),
+        (
+            [("tool", [{"type": "file"}])],
+            "message 0 must hold results of tools, not file",
+        ),
+        ([("tool", None)], "the content of message 0 must be text or a list of parts"),
+        (
+            [{"role": "tool", "content": "x", "tool_call_id": 7}],
+            "the tool_call_id of message 0 must be text, not 7",
+        ),
+        (
+            [{"role": "user", "content": "x", "tool_calls": CALL}],
+            "tool_calls of message 0 must be a list in a message of the assistant,",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": 7}],
+            "tool_calls of message 0 must be a list in a message of the assistant,",
+        ),
+        ([{"role": "assistant", "tool_calls": [7]}], "a tool call of message 0 needs"),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": 7}}]}],
+            "a tool call of message 0 needs",
+        ),
+    ],
+    ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
+)
+def test_wrong_histories(given, error):
+    """What can't be meant is refused, and the error says where it stands."""
+    with pytest.raises(LMStudioValueError) as caught:
+        to_history(given)
+    assert str(caught.value).startswith(error), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("{", "the arguments of a tool call of message 0 are no JSON: "),
+        ("[1]", "the arguments of a tool call of message 0 must be an object, not [1]"),
+        (7, "the arguments of a tool call of message 0 must be an object, not 7"),
+    ],
+)
+def test_wrong_arguments_of_tools(arguments, error):
+    """Arguments are an object, as text or as a mapping."""
+    call = {"function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(LMStudioValueError) as caught:
+        to_history([{"role": "assistant", "tool_calls": [call]}])
+    assert str(caught.value).startswith(error)
+
+
+def test_wrong_types_are_type_errors():
+    """What has a wrong type may be caught as a TypeError."""
+    for wrong in (7, [7]):
+        with pytest.raises(LMStudioTypeError):
+            to_history(wrong)
+
+
+def test_long_histories():
+    """Megabytes and thousands of messages are nothing special."""
+    many = wire([("user", "x" * 1000)] * 5000)
+
+    assert 5000 == len(many)
+    assert 5_000_000 < len(json.dumps(many))
