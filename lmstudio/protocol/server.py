@@ -319,6 +319,8 @@ def _parameter(row: Endpoint, message: Mapping[str, Any], field: str) -> Any:
             raise LMStudioProtocolError(row.name, f"expected no {field}")
         return None
     if field not in message:
+        if row.optional:
+            return None
         raise LMStudioProtocolError(row.name, f"expected a {field}")
     return structure(message[field], row.parameter, row.name)
 

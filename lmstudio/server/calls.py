@@ -11,7 +11,7 @@ import attrs
 
 from .._version import __version__
 from ..protocol.server import ABSENT
-from ..wire import common, llm, system
+from ..wire import common, embedding, files, llm, system
 from ..wire.config import collapse
 from .clients import Client
 from .engine import EngineError
@@ -105,6 +105,24 @@ async def _apply_template(context: Context, parameter: llm.ApplyTemplate) -> Any
     return llm.Formatted(formatted=text)
 
 
+async def _embed(context: Context, parameter: embedding.EmbedString) -> Any:
+    instance = context.find(parameter.model_specifier)
+    with context.service.registry.use(instance, "computingEmbedding"):
+        vector = await instance.model.embed(parameter.input_string)
+    return embedding.Embedding(embedding=vector)
+
+
+async def _upload(context: Context, parameter: files.UploadFile) -> Any:
+    file = context.service.files.add(
+        context.client, parameter.name, parameter.content_base64
+    )
+    return files.UploadedFile(
+        identifier=file.identifier,
+        file_type=file.file_type,
+        size_bytes=len(file.content),
+    )
+
+
 async def _list_downloaded(context: Context, _: None) -> Any:
     return [model_info(file) for file in await context.service.registry.downloaded()]
 
@@ -148,6 +166,9 @@ _SHARED: dict[str, Handler] = {
 CALLS: dict[tuple[str, str], Handler] = {
     **{("llm", name): handler for name, handler in _SHARED.items()},
     ("llm", "applyPromptTemplate"): _apply_template,
+    **{("embedding", name): handler for name, handler in _SHARED.items()},
+    ("embedding", "embedString"): _embed,
+    ("files", "uploadFileBase64"): _upload,
     ("system", "listDownloadedModels"): _list_downloaded,
     ("system", "version"): _version,
     ("system", "info"): _info,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
-from ..wire import common, llm
+from ..wire import common, diagnostics, llm
 from ..wire.common import KVConfig, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
@@ -17,6 +17,7 @@ from .failures import Failure, no_preset
 from .heartbeat import Heartbeat
 from .infos import instance_info, model_info
 from .instances import Instance, Load, Wanted
+from .logs import OLD_KINDS
 
 #: How long an instance of `getOrLoad` stays idle when the client does not say,
 #: seconds. Source: docs/wire/models.md.
@@ -172,10 +173,20 @@ async def _generate(
         raise no_preset(parameter.fuzzy_preset_identifier)
     service = context.service
     instance = context.find(parameter.model_specifier)
+    file = instance.file
+    if history is not None:
+        service.files.check(context.client, history, key=file.key, vision=file.vision)
     with service.registry.use(instance, "processingPrompt") as use:
         prediction = await service.predict(
             instance, history=history, raw_prompt=raw_prompt, config=config
         )
+        service.logs.add(
+            "llm.prediction.input",
+            modelPath=file.relative_path,
+            modelIdentifier=instance.identifier,
+            input=prediction.input_text,
+        )
+        output = _Output(context, instance)
         ends.on_cancel(prediction.cancel)
         run = cast("AsyncGenerator[Any, None]", prediction.packets())
         async with aclosing(run) as packets:
@@ -188,16 +199,55 @@ async def _generate(
                         heart.packet = packet
                     else:
                         use.status = "generating"
+                        output.take(packet)
                     await ends.send(packet)
+    stats = unstructure(packet.stats)
+    output.end(stats)
     await ends.send(
         {
             "type": "success",
-            "stats": unstructure(packet.stats),
+            "stats": stats,
             "modelInfo": unstructure(instance_info(instance)),
             "loadModelConfig": unstructure(instance.config),
             "predictionConfig": unstructure(packet.prediction_config),
         }
     )
+
+
+class _Output:
+    """The text of a prediction, for those who watch the server; for nobody nothing."""
+
+    def __init__(self, context: Context, instance: Instance) -> None:
+        self._logs = context.service.logs
+        self._identifier = instance.identifier
+        self._texts: list[str] = []
+        self._is_wanted = self._logs.wants("llm.prediction.output")
+
+    def take(self, packet: dict[str, Any]) -> None:
+        """Keep the text of a fragment. Runs for each token."""
+        if self._is_wanted and packet["type"] == "fragment":
+            self._texts.append(packet["fragment"]["content"])
+
+    def end(self, stats: dict[str, Any]) -> None:
+        """Tell what came of it."""
+        if self._is_wanted:
+            self._logs.add(
+                "llm.prediction.output",
+                modelIdentifier=self._identifier,
+                output="".join(self._texts),
+                stats=stats,
+            )
+
+
+async def _stream_logs(
+    context: Context, parameter: diagnostics.StreamLogs | None, ends: Ends
+) -> None:
+    """Tell what happens on the server until the client stops it."""
+    kinds = OLD_KINDS if parameter is None else parameter.kinds
+    with context.service.logs.listen(kinds) as listener:
+        ends.on_cancel(listener.close)
+        while (entry := await listener.next()) is not None:
+            await ends.send({"type": "log", "log": entry})
 
 
 async def _alive(_: Context, __: None, ___: Ends) -> None:
@@ -221,9 +271,10 @@ def _seconds(name: str, milliseconds: int | None) -> float | None:
 
 #: Namespace and endpoint -> what serves it.
 CHANNELS: dict[tuple[str, str], Handler] = {
-    ("llm", "loadModel"): _load_model,
-    ("llm", "getOrLoad"): _get_or_load,
+    **{(of, "loadModel"): _load_model for of in ("llm", "embedding")},
+    **{(of, "getOrLoad"): _get_or_load for of in ("llm", "embedding")},
     ("llm", "predict"): _predict,
     ("llm", "completeRawText"): _complete,
     ("system", "alive"): _alive,
+    ("diagnostics", "streamLogs"): _stream_logs,
 }

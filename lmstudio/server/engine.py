@@ -30,6 +30,7 @@ class ModelFile:
         bits: Bits per weight of the quantization, rounded.
         max_context_length: Tokens that the model was trained for.
         is_embedding: True for models that embed text and do not generate it.
+        vision: True for models that take images.
         chat_template: The file's own jinja template, None without one.
         bos: Text of the token that begins a text, ``""`` when there is none.
         eos: Text of the token that ends a text, ``""`` when there is none.
@@ -48,6 +49,7 @@ class ModelFile:
     bits: int | None = None
     max_context_length: int = 2048
     is_embedding: bool = False
+    vision: bool = False
     chat_template: str | None = None
     bos: str = ""
     eos: str = ""

@@ -59,7 +59,7 @@ def _fields(file: ModelFile) -> dict[str, Any]:
         if file.quantization is not None and is_known
         else None,
         "max_context_length": file.max_context_length,
-        "vision": None if file.is_embedding else False,
+        "vision": None if file.is_embedding else file.vision,
         "trained_for_tool_use": None if file.is_embedding else file.trained_for_tools,
         "indexed_model_identifier": file.relative_path,
         "device_identifier": None,

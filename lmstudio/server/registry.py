@@ -99,7 +99,7 @@ class Registry:
             if query.domain in (None, domain)
             and query.identifier in (None, instance.identifier)
             and query.path in (None, *_paths(instance.file))
-            and query.vision in (None, False)
+            and query.vision in (None, instance.file.vision)
         ]
         if not fits:
             raise no_match(query, names)

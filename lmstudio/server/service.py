@@ -11,8 +11,10 @@ from ..wire.endpoints import Endpoint
 from ..wire.llm import History, TemplateOptions
 from .clients import Client, Clients
 from .engine import Engine, ModelFile
+from .files import Files
 from .gguf import control_tokens
 from .instances import Instance
+from .logs import Logs
 from .registry import Models, Registry
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ NAMESPACES = (
 )
 
 #: What of this project's own the greeting announces.
-EXTENSIONS = ("noHup",)
+EXTENSIONS = ("noHup", "logKinds")
 
 
 def _control_tokens(file: ModelFile) -> Sequence[str]:
@@ -40,7 +42,13 @@ def _control_tokens(file: ModelFile) -> Sequence[str]:
 
 
 class Prediction(Protocol):
-    """A text being generated, as packets: `generation.Generation` or a scripted one."""
+    """A text being generated, as packets: `generation.Generation` or a scripted one.
+
+    Attributes:
+        input_text: The formatted prompt.
+    """
+
+    input_text: str
 
     def packets(self) -> AsyncIterator[Any]:
         """Packets as they travel, and one `Finished` last."""
@@ -90,6 +98,8 @@ class Service:
     Attributes:
         registry: Models in memory.
         clients: Everyone who is connected.
+        files: What they have uploaded.
+        logs: Tells those who watch the server what it does.
         predict: Starts predictions.
         format_prompt: Makes prompts out of histories.
         shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
@@ -109,6 +119,8 @@ class Service:
     ) -> None:
         self.registry = Registry(models, engine, control_tokens_of)
         self.clients = Clients(self._released)
+        self.files = Files()
+        self.logs = Logs()
         self.predict: Predict = predict or _predict
         self.format_prompt: FormatPrompt = format_prompt or _format_prompt
         self.shutdown = shutdown
@@ -121,6 +133,7 @@ class Service:
 
     def _released(self, client: Client) -> None:
         self.registry.release(client)
+        self.files.release(client)
 
 
 async def _predict(

@@ -48,7 +48,7 @@ _STOP_REASONS = {
 def scripted_model(key: str) -> ModelFile:
     """A model that exists nowhere, made from its key.
 
-    A key with ``embed`` in it is an embedding model.
+    A key with ``embed`` in it is an embedding model, one with ``vision`` takes images.
     """
     publisher, _, name = key.rpartition("/")
     publisher = publisher.partition("/")[0] or "testing"
@@ -66,6 +66,7 @@ def scripted_model(key: str) -> ModelFile:
         bits=4,
         max_context_length=8192,
         is_embedding="embed" in key,
+        vision="vision" in key,
         variant=f"{key}@q4_k_m",
     )
 
@@ -94,6 +95,12 @@ def tokens_of(text: str) -> list[str]:
     return re.findall(r"\s*\S+|\s+", text)
 
 
+def vector_of(text: str) -> list[float]:
+    """A vector of two dimensions and length 1, the same for the same text."""
+    share = zlib.crc32(text.encode()) % 1000 / 1000
+    return [share, (1.0 - share**2) ** 0.5]
+
+
 class Scripts:
     """Answers and loads that wait for their request. Use it from any thread."""
 
@@ -101,6 +108,8 @@ class Scripts:
         self._lock = threading.Lock()  # guards both
         self._replies: list[Reply] = []
         self._loads: deque[list[Step | float]] = deque()
+        #: Embeds texts for every scripted model.
+        self.embed: Callable[[str], Sequence[float]] = vector_of
 
     def add_reply(self, reply: Reply) -> None:
         """Queue an answer."""
@@ -182,9 +191,8 @@ class ScriptedModel:
         return first + [10 + zlib.crc32(word.encode()) % 50_000 for word in words]
 
     async def embed(self, text: str) -> list[float]:
-        """A vector of two dimensions and length 1, the same for the same text."""
-        share = zlib.crc32(text.encode()) % 1000 / 1000
-        return [share, (1.0 - share**2) ** 0.5]
+        """What the script says, by default `vector_of` it."""
+        return [float(x) for x in self._scripts.embed(text)]
 
     async def unload(self) -> None:
         """End it."""
@@ -239,19 +247,24 @@ class ScriptedEnd:
 
 
 class ScriptedPrediction:
-    """A prediction whose packets are the script's own words."""
+    """A prediction whose packets are the script's own words.
+
+    Attributes:
+        input_text: The prompt, one message a line.
+    """
 
     def __init__(
         self,
         model: ScriptedModel,
         reply: Reply,
         config: KVConfig,
-        prompt_tokens: int,
+        input_text: str,
     ) -> None:
+        self.input_text = input_text
         self._model = model
         self._reply = reply
         self._config = config
-        self._prompt_tokens = prompt_tokens
+        self._prompt_tokens = len(tokens_of(input_text))
         self._cancelled = asyncio.Event()
 
     def cancel(self) -> None:
@@ -354,9 +367,7 @@ def prediction_of(
         identifier=instance.identifier,
     )
     prompt = asked.text if history is None else all_text(history)
-    return ScriptedPrediction(
-        model, scripts.reply(asked), config, len(tokens_of(prompt))
-    )
+    return ScriptedPrediction(model, scripts.reply(asked), config, prompt)
 
 
 def all_text(history: History) -> str:

@@ -38,7 +38,7 @@ class FakeServer:
 
     Args:
         models: Models on its disk: keys, or whole files. A key with ``embed`` in it is
-            an embedding model.
+            an embedding model, one with ``vision`` takes images.
         loaded: Those of them that are in memory from the start.
         extensions: What the greeting announces; ``()`` makes it look like the
             application.
@@ -115,6 +115,14 @@ class FakeServer:
         reply = Reply(steps_of(steps), stop, when, times)
         self._scripts.add_reply(reply)
         return reply
+
+    def embed_with(self, function: Callable[[str], Sequence[float]]) -> None:
+        """Say how texts are embedded: by a function that is quick and never waits.
+
+        Without it each text has a vector of two dimensions and length 1 that depends
+        on nothing else. An `EngineError` that the function raises fails the call.
+        """
+        self._scripts.embed = function
 
     def on_load(self, steps: Sequence[Step | float]) -> None:
         """Say what the next load does: progress from 0 to 1, gates, failures."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from . import common, llm, system
+from . import common, diagnostics, embedding, files, llm, system
 
 Kind = Literal["rpc", "channel"]
 
@@ -25,6 +25,7 @@ class Endpoint:
             the connection broke.
         packets: Types of the packets that the server sends on a channel.
         requests: Types of the packets that the client sends on a channel.
+        optional: True when the parameter may be left out.
 
     Source: docs/wire/endpoints.md.
     """
@@ -37,6 +38,7 @@ class Endpoint:
     repeatable: bool = False
     packets: tuple[str, ...] = ()
     requests: tuple[str, ...] = ()
+    optional: bool = False
 
 
 #: The packets of every prediction.
@@ -103,11 +105,25 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         _channel("llm", "predict", llm.Predict, PREDICTION_PACKETS),
         _channel("llm", "completeRawText", llm.CompleteRawText, PREDICTION_PACKETS),
         _read("llm", "applyPromptTemplate", llm.ApplyTemplate, llm.Formatted),
+        *_models("embedding"),
+        _read("embedding", "embedString", embedding.EmbedString, embedding.Embedding),
         _read("system", "listDownloadedModels", None, list[common.ModelInfo]),
         _read("system", "version", None, system.Version),
         _read("system", "info", None, system.SystemInfo),
         Endpoint("system", "alive", "channel"),
         Endpoint("system", "requestShutdown", "rpc"),
+        Endpoint(
+            "files", "uploadFileBase64", "rpc", files.UploadFile, files.UploadedFile
+        ),
+        Endpoint(
+            "diagnostics",
+            "streamLogs",
+            "channel",
+            diagnostics.StreamLogs,
+            packets=("log",),
+            requests=("stop",),
+            optional=True,
+        ),
     )
 }
 

@@ -97,3 +97,50 @@ async def test_the_system_namespace(bench):
     assert {"type": "rpcResult", "callId": socket.numbers} == answer
     assert [True] == asked
     assert socket.sent.empty()
+
+
+@on_a_bench
+async def test_the_embedding_namespace(bench):
+    """An embedding model is loaded, asked and unloaded in a namespace of its own."""
+    socket = await bench.another("embedding")
+    *_, success, _ = await socket.load(modelKey="text-embed")
+    specifier = query(identifier="text-embed")
+    text = {"specifier": specifier, "inputString": "Hello big world"}
+    embed = {"modelSpecifier": specifier, "inputString": "Hello"}
+    assert [] == problems("embeddingModelInstanceInfo", success["info"])
+    assert [] == problems("embedding/rpc/embedString/parameter", embed)
+    vector = (await socket.call("embedString", embed))["result"]
+    assert [] == problems("embedding/rpc/embedString/returns", vector)
+    assert [float, float] == [type(x) for x in vector["embedding"]]
+    assert {"tokenCount": 3} == (await socket.call("countTokens", text))["result"]
+    context = {"key": "embedding.load.contextLength", "value": 4096}
+    config = (await socket.call("getLoadConfig", {"specifier": specifier}))["result"]
+    assert {"fields": [context]} == config
+    assert [] == (await bench.socket.call("listLoaded"))["result"]
+    number = await socket.open(
+        "getOrLoad", {"identifier": "text-embed", "loadConfigStack": STACK}
+    )
+    assert "alreadyLoaded" == (await socket.packets(number))[0]["type"]
+    await socket.call("unloadModel", {"identifier": "text-embed"})
+    answer = await socket.call("embedString", embed)
+    assert "generic.noModelMatchingQuery" == code_of(answer)
+
+
+@on_a_bench
+async def test_a_model_that_embeds_is_busy(bench):
+    """Others see what it does, and how many texts wait."""
+    socket = await bench.another("embedding")
+    await socket.load(modelKey="text-embed")
+    states = []
+    specifier = {"specifier": query(), "throwIfNotFound": True}
+    other = await bench.another("embedding")
+    (instance,) = bench.service.registry.loaded("embedding")
+
+    async def embed(text):
+        answer = await other.call("getInstanceProcessingState", specifier)
+        states.append(answer["result"])
+        return [1.0]
+
+    instance.model.embed = embed
+    await socket.call("embedString", {"modelSpecifier": query(), "inputString": "x"})
+    assert [{"status": "computingEmbedding", "queued": 1}] == states

@@ -17,10 +17,9 @@ from server.benches import STACK, Bench, Socket, on_a_bench, reached
 
 def test_every_endpoint_of_the_table_is_served():
     """The tables of handlers have the rows of the endpoint table, no more or less."""
-    served = {name for name in ENDPOINTS if name[0] in ("llm", "system")}
-    assert served == {*calls.CALLS, *channels.CHANNELS}
+    assert {*ENDPOINTS} == {*calls.CALLS, *channels.CHANNELS}
     kinds = {"rpc": calls.CALLS, "channel": channels.CHANNELS}
-    assert all(name in kinds[ENDPOINTS[name].kind] for name in served)
+    assert all(name in kinds[ENDPOINTS[name].kind] for name in ENDPOINTS)
 
 
 @on_a_bench
@@ -97,10 +96,10 @@ async def test_the_end_of_the_server_is_said(bench):
 async def test_what_is_not_there_yet_is_said(bench):
     """A namespace of the application that we lack warns, and fails the call."""
     socket = await bench.another("files")
-    message = {"type": "rpcCall", "endpoint": "uploadFileBase64", "callId": 1}
+    message = {"type": "rpcCall", "endpoint": "getDocumentParsing", "callId": 1}
     await socket.say(message)
     warning, error = await socket.sent.get(), await socket.sent.get()
-    text = "No such call in namespace files, endpoint = uploadFileBase64"
+    text = "No such call in namespace files, endpoint = getDocumentParsing"
     kind = "rpcEndpointUnknown"
     assert {
         "type": "communicationWarning",
