@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import websocket
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 import tls_files
 from lmstudio import transport as module
@@ -37,131 +35,11 @@ from raw_server import (
     free_port,
     open_files,
 )
+from transports import beside, connected, secured, stuck
 
 MASK = b"\x01\x02\x03\x04"
 PLAIN = Address("127.0.0.1", 9)
 PUBLIC = Address("lms.example.com", 9)
-
-
-class Chunks:
-    """A socket that brings what it was given, piece by piece, and then ends."""
-
-    def __init__(self, data, cuts):
-        ends = [*sorted(c for c in cuts if c < len(data)), len(data)]
-        starts = [0, *ends[:-1]]
-        self._chunks = [data[a:b] for a, b in zip(starts, ends, strict=True) if a < b]
-
-    def recv(self, size):
-        if not self._chunks:
-            return b""
-        data, self._chunks[0] = self._chunks[0][:size], self._chunks[0][size:]
-        if not self._chunks[0]:
-            del self._chunks[0]
-        return data
-
-    def gettimeout(self):
-        return None
-
-    def close(self):
-        pass
-
-    def send(self, data):
-        return len(data)
-
-
-def read_by_us(data, cuts):
-    """The messages and pings that our cutter finds, until the end."""
-    ws = _WebSocket(skip_utf8_validation=True, enable_multithread=False)
-    ws.sock = Chunks(data, cuts)
-    pings, messages = [], []
-    ws.on_ping = pings.append
-    try:
-        while True:
-            messages += ws.cut()
-    except (TransportEnded, websocket.WebSocketException):
-        return messages, pings
-
-
-def read_by_library(data, cuts):
-    """The same by the library's own parser."""
-    pings, messages = [], []
-
-    class Plain(websocket.WebSocket):
-        def pong(self, payload=""):
-            pings.append(payload)
-
-        def send_close(self, status=1000, reason=b""):
-            pass
-
-    ws = Plain(skip_utf8_validation=True)
-    ws.sock = Chunks(data, cuts)
-    try:
-        while True:
-            opcode, payload = ws.recv_data()
-            if opcode != websocket.ABNF.OPCODE_TEXT:
-                return messages, pings
-            messages.append(payload)
-    except websocket.WebSocketException:
-        return messages, pings
-
-
-small = st.binary(max_size=130)
-long = st.integers(65530, 65540).map(lambda size: b"x" * size)
-whole = st.builds(frame, st.just(TEXT), small | long)
-masked = st.builds(frame, st.just(TEXT), small, st.just(MASK))
-control = st.builds(frame, st.sampled_from((PING, PONG)), st.binary(max_size=125))
-
-
-@st.composite
-def fragmented(draw):
-    """A text in fragments, with control frames between them."""
-    parts = draw(st.lists(small, min_size=2, max_size=4))
-    data = frame(0x01, parts[0])
-    for part in parts[1:-1]:
-        data += draw(control | st.just(b"")) + frame(0x00, part)
-    return data + draw(control | st.just(b"")) + frame(0x80, parts[-1])
-
-
-streams = st.lists(whole | masked | control | fragmented(), max_size=12).map(b"".join)
-cuts = st.lists(st.integers(1, 70000), max_size=8)
-
-
-@given(streams, cuts)
-@example(frame(TEXT, b"a" * 125) + frame(TEXT, b"b" * 126), [1, 2, 128, 129, 130, 131])
-@example(frame(TEXT, b"a" * 65535) + frame(TEXT, b"b" * 65536), [3, 65539, 65541])
-def test_every_split_gives_the_same_messages(data, cuts):
-    """However the stream is cut into reads, our parser and the library's agree."""
-    assert read_by_library(data, []) == read_by_us(data, cuts)
-
-
-@given(st.lists(st.binary(max_size=40) | whole | control).map(b"".join), cuts)
-def test_rubbish_ends_where_the_library_ends(data, cuts):
-    """Bytes that are no frames end the stream after the same messages."""
-    assert read_by_library(data, []) == read_by_us(data, cuts)
-
-
-@contextlib.contextmanager
-def connected(steps="upgrade", ready=True, **options):
-    """A transport and the server's end of it."""
-    with RawServer(steps, **options) as server:
-        address = Address("127.0.0.1", server.port)
-        transport = Transport.connect(address, "llm", PATIENCE)
-        try:
-            if ready:
-                transport.ready(lambda data: None)
-            yield transport, server.peer()
-        finally:
-            transport.dispose()
-
-
-@contextlib.contextmanager
-def beside(work, *args):
-    """Run something on a thread while the block runs; gives its future."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        yield pool.submit(work, *args)
-    finally:
-        pool.shutdown()
 
 
 def test_what_one_read_brings_comes_at_once():
@@ -172,6 +50,15 @@ def test_what_one_read_brings_comes_at_once():
         assert [b"1", b"2"] == transport.read()
         assert [b"3" * 70000] == transport.read()
         assert transport.heard > 0
+
+
+def test_a_header_in_two_reads():
+    """The length of a frame may come later than its first byte."""
+    with connected() as (transport, peer):
+        data = frame(TEXT, b"x" * 300)
+        transport._ws._buffer = data[:3]
+        peer.send(data[3:])
+        assert [b"x" * 300] == transport.read()
 
 
 def test_sent_frames_are_whole_and_masked():
@@ -263,29 +150,6 @@ def test_text_pongs_of_the_library_are_bytes():
     ws.on_ping = pings.append
     ws.pong("text")
     assert [b"text"] == pings
-
-
-@contextlib.contextmanager
-def stuck(limit=None, steps="upgrade", **options):
-    """A sender whose server reads nothing: the transport, its peer and the future."""
-    with connected(steps, small=True, **options) as (transport, peer):
-        transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        waits = threading.Event()
-
-        def wait(sock, event, limit=None, wait=module._wait):
-            # Only a sender that could send nothing waits for writing.
-            if limit:
-                waits.set()
-            return wait(sock, event, limit)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_wait", wait)
-            with beside(transport.send, b"x" * 1_000_000) as sending:
-                try:
-                    assert waits.wait(PATIENCE)
-                    yield transport, peer, sending
-                finally:
-                    transport.close()
 
 
 def test_a_stalled_server_holds_up_neither_reading_nor_closing():
@@ -493,21 +357,6 @@ def test_a_full_socket_takes_no_ping(monkeypatch):
 def tls(tmp_path_factory):
     """A certificate and a server's TLS context."""
     return tls_files.make(tmp_path_factory.mktemp("tls"))
-
-
-@contextlib.contextmanager
-def secured(tls, **options):
-    """A transport over TLS, and the server's end of it."""
-    certificate, context = tls
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(certificate))
-        with RawServer("upgrade", context=context, **options) as server:
-            address = Address("localhost", server.port, tls=True)
-            transport = Transport.connect(address, "llm", PATIENCE)
-            try:
-                yield transport, server.peer()
-            finally:
-                transport.dispose()
 
 
 def test_tls_before_and_after_ready(tls):

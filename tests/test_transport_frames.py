@@ -1,0 +1,109 @@
+"""However a stream is cut into reads, its frames are the same, and the library's."""
+
+from __future__ import annotations
+
+import websocket
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lmstudio.transport import TransportEnded, _WebSocket
+from raw_server import PING, PONG, TEXT, frame
+
+MASK = b"\x01\x02\x03\x04"
+
+
+class Chunks:
+    """A socket that brings what it was given, piece by piece, and then ends."""
+
+    def __init__(self, data, cuts):
+        ends = [*sorted(c for c in cuts if c < len(data)), len(data)]
+        starts = [0, *ends[:-1]]
+        self._chunks = [data[a:b] for a, b in zip(starts, ends, strict=True) if a < b]
+
+    def recv(self, size):
+        if not self._chunks:
+            return b""
+        data, self._chunks[0] = self._chunks[0][:size], self._chunks[0][size:]
+        if not self._chunks[0]:
+            del self._chunks[0]
+        return data
+
+    def gettimeout(self):
+        return None
+
+    def close(self):
+        pass
+
+    def send(self, data):
+        return len(data)
+
+
+def read_by_us(data, cuts):
+    """The messages and pings that our cutter finds, until the end."""
+    ws = _WebSocket(skip_utf8_validation=True, enable_multithread=False)
+    ws.sock = Chunks(data, cuts)
+    pings, messages = [], []
+    ws.on_ping = pings.append
+    try:
+        while True:
+            messages += ws.cut()
+    except (TransportEnded, websocket.WebSocketException):
+        return messages, pings
+
+
+def read_by_library(data, cuts):
+    """The same by the library's own parser."""
+    pings, messages = [], []
+
+    class Plain(websocket.WebSocket):
+        def pong(self, payload=""):
+            pings.append(payload)
+
+        def send_close(self, status=1000, reason=b""):
+            pass
+
+    ws = Plain(skip_utf8_validation=True)
+    ws.sock = Chunks(data, cuts)
+    try:
+        while True:
+            opcode, payload = ws.recv_data()
+            if opcode != websocket.ABNF.OPCODE_TEXT:
+                return messages, pings
+            messages.append(payload)
+    except websocket.WebSocketException:
+        return messages, pings
+
+
+small = st.binary(max_size=130)
+long = st.integers(65530, 65540).map(lambda size: b"x" * size)
+whole = st.builds(frame, st.just(TEXT), small | long)
+masked = st.builds(frame, st.just(TEXT), small, st.just(MASK))
+control = st.builds(frame, st.sampled_from((PING, PONG)), st.binary(max_size=125))
+
+
+@st.composite
+def fragmented(draw):
+    """A text in fragments, with control frames between them."""
+    parts = draw(st.lists(small, min_size=2, max_size=4))
+    data = frame(0x01, parts[0])
+    for part in parts[1:-1]:
+        data += draw(control | st.just(b"")) + frame(0x00, part)
+    return data + draw(control | st.just(b"")) + frame(0x80, parts[-1])
+
+
+streams = st.lists(whole | masked | control | fragmented(), max_size=12).map(b"".join)
+cuts = st.lists(st.integers(1, 70000), max_size=8)
+
+
+@given(streams, cuts)
+@example(frame(TEXT, b"a" * 125) + frame(TEXT, b"b" * 126), [1, 2, 128, 129, 130, 131])
+@example(frame(TEXT, b"a" * 65535) + frame(TEXT, b"b" * 65536), [3, 65539, 65541])
+def test_every_split_gives_the_same_messages(data, cuts):
+    """However the stream is cut into reads, our parser and the library's agree."""
+    assert read_by_library(data, []) == read_by_us(data, cuts)
+
+
+@given(st.lists(st.binary(max_size=40) | whole | control).map(b"".join), cuts)
+def test_rubbish_ends_where_the_library_ends(data, cuts):
+    """Bytes that are no frames end the stream after the same messages."""
+    assert read_by_library(data, []) == read_by_us(data, cuts)
