@@ -40,6 +40,11 @@ DEAD_AFTER = 25.0
 PINGS = 3
 #: Seconds until a ping is answered whose answer met a busy sender.
 PONG_AGAIN = 0.25
+#: What helps when the server refuses who we are.
+CHECK_TOKEN = (
+    "Check api_token, or the variables LM_API_TOKEN and LMSTUDIO_API_TOKEN;"
+    " the server's settings list its tokens"
+)
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # unknown to typeshed
 _encode = json.JSONEncoder(
@@ -103,7 +108,9 @@ class Connection:
             reply = json.loads(transport.read()[0].decode())
             refusal = auth_refusal(reply)
             if refusal is not None:
-                raise LMStudioAuthenticationError("authentication", refusal)
+                raise LMStudioAuthenticationError(
+                    "authentication", f"{refusal:.500}", suggestion=CHECK_TOKEN
+                )
             connection = cls(transport, address, namespace, worker)
             connection._start()
         except (TransportEnded, ValueError, RecursionError) as exc:

@@ -103,7 +103,8 @@ class Session:
         self._passkey = passkey
         self._connections: dict[str, Connection] = {}
         self._closed = False
-        # Guards the maps and flags above. Not held while connecting.
+        # Guards changes of the maps and of `_closed`; looking needs no lock. Not held
+        # while connecting.
         self._state = threading.Lock()
         # One for each namespace, so that it is opened once and slow connecting in
         # one does not hold up another.

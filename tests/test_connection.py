@@ -467,7 +467,10 @@ def test_refused_credentials(worker):
                 open_to(server, worker)
             refusing.result(PATIENCE)
         server.stop()
-        assert "authentication: Invalid passkey" == str(caught.value)
+        assert (
+            "authentication: Invalid passkey. Check api_token, or the variables"
+            " LM_API_TOKEN and LMSTUDIO_API_TOKEN; the server's settings list its tokens"
+        ) == str(caught.value)
         assert before >= open_files()
 
 
