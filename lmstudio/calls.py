@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
     LMStudioChannelClosedError,
     LMStudioError,
+    LMStudioProtocolError,
     LMStudioServerError,
     LMStudioTimeoutError,
     LMStudioUnsupportedError,
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a call may take which the server answers at once.
 CALL_TIME = 60.0
+#: Calls of one list that may be under way at once.
+IN_FLIGHT = 128
 
 
 def structure(value: Any, kind: Any, where: str) -> Any:
@@ -67,6 +73,7 @@ class Channel:
         self, session: Session, row: Endpoint, parameter: Any, mailbox: Mailbox
     ) -> None:
         self.endpoint = row
+        self._stop = row.requests[0] if row.requests else "cancel"
         self._mailbox = mailbox
         self._session = session
         body = None if parameter is None else unstructure(parameter)
@@ -86,7 +93,7 @@ class Channel:
     def cancel(self) -> None:
         """Ask the server to stop. Never raises: a broken connection stops it too."""
         try:
-            self._connection.send_packet(self._number, {"type": "cancel"})
+            self._connection.send_packet(self._number, {"type": self._stop})
         except LMStudioWebsocketError:
             pass
 
@@ -96,11 +103,12 @@ class Channel:
 
     def abandon(self) -> None:
         """Ask the server to stop and expect nothing more. Never raises."""
-        self._connection.abandon(self._number)
+        self._connection.abandon(self._number, self._stop)
 
     def abandon_soon(self) -> None:
         """The same from a finalizer: only leaves a note for the worker."""
-        self._session.worker.soon(partial(self._connection.abandon, self._number))
+        abandon = partial(self._connection.abandon, self._number, self._stop)
+        self._session.worker.soon(abandon)
 
     def error_of(self, end: End) -> LMStudioError | None:
         """The error that an end stands for; None for a good one."""
@@ -137,27 +145,103 @@ def call(
     """
     row = endpoint(namespace, name)
     body = None if parameter is None else unstructure(parameter)
-    ask = partial(_ask, session, row, body, timeout)
+
+    def ask() -> Any:
+        return _Asked(session, row, body).answer(timeout)
+
     return session.again(ask) if row.repeatable else ask()
 
 
-def _ask(session: Session, row: Endpoint, body: Any, timeout: float | None) -> Any:
-    mailbox = Mailbox()
-    connection, number = session.open(row.namespace, "rpc", row.name, body, mailbox)
+def call_all(
+    session: Session,
+    namespace: str,
+    name: str,
+    parameters: Sequence[Any],
+    *,
+    timeout: float | None = CALL_TIME,
+) -> list[Any]:
+    """Call an rpc endpoint with each of several parameters; the results in order.
+
+    Requests are sent without waiting for the answers of those before them, at most
+    `IN_FLIGHT` at once. The first that fails ends it, and nothing more is expected.
+
+    Args:
+        parameters: Wire models.
+        timeout: Seconds to wait for each answer; None waits for ever.
+
+    Raises:
+        LMStudioError: As `call`; the `index` of errors says whose parameter failed.
+    """
+    row = endpoint(namespace, name)
+    results: list[Any] = []
+    ask = partial(_ask_all, session, row, parameters, timeout, results)
+    if row.repeatable:
+        session.again(ask)
+    else:
+        ask()
+    return results
+
+
+def _ask_all(
+    session: Session,
+    row: Endpoint,
+    parameters: Sequence[Any],
+    timeout: float | None,
+    results: list[Any],
+) -> None:
+    """Add the results that are missing; after a lost connection it goes on there."""
+    waiting: deque[_Asked] = deque()
+
+    def take() -> None:
+        try:
+            results.append(waiting[0].answer(timeout))
+        except (LMStudioServerError, LMStudioTimeoutError, LMStudioProtocolError) as exc:
+            raise exc.of_input(len(results)) from exc.__cause__
+        waiting.popleft()
+
     try:
-        batch = mailbox.get(timeout)
-    except BaseException:  # Ctrl-C above all
-        connection.forget(number)
-        raise
-    if batch is None:
-        connection.forget(number)
-        raise LMStudioTimeoutError(
-            f"{row.name}: no answer from {connection.address.url} within {timeout:g} s"
-        )
-    end: End = batch[-1]
-    error = error_of(end, row.name, connection.address.url)
-    if error is not None:
-        raise error
-    if row.result is None:
-        return None
-    return structure(end.body, row.result, row.name)
+        for parameter in islice(parameters, len(results), None):
+            if len(waiting) == IN_FLIGHT:
+                take()
+            waiting.append(_Asked(session, row, unstructure(parameter)))
+        while waiting:
+            take()
+    finally:
+        for asked in waiting:
+            asked.forget()
+
+
+class _Asked:
+    """A call that was sent."""
+
+    def __init__(self, session: Session, row: Endpoint, body: Any) -> None:
+        self._row = row
+        self._mailbox = Mailbox()
+        opened = session.open(row.namespace, "rpc", row.name, body, self._mailbox)
+        self._connection: Connection = opened[0]
+        self._number: int = opened[1]
+
+    def answer(self, timeout: float | None) -> Any:
+        """Wait for the result, structured; see `call` for what it raises."""
+        address = self._connection.address.url
+        try:
+            batch = self._mailbox.get(timeout)
+        except BaseException:  # Ctrl-C above all
+            self.forget()
+            raise
+        if batch is None:
+            self.forget()
+            raise LMStudioTimeoutError(
+                f"{self._row.name}: no answer from {address} within {timeout:g} s"
+            )
+        end: End = batch[-1]
+        error = error_of(end, self._row.name, address)
+        if error is not None:
+            raise error
+        if self._row.result is None:
+            return None
+        return structure(end.body, self._row.result, self._row.name)
+
+    def forget(self) -> None:
+        """Expect nothing more."""
+        self._connection.forget(self._number)

@@ -179,10 +179,14 @@ class Connection:
             self._mailboxes.pop(number, None)
             self._unsent.discard(number)
 
-    def abandon(self, number: int) -> None:
-        """Ask the server to stop a channel that nobody holds any more. Never raises."""
+    def abandon(self, number: int, request: str = "cancel") -> None:
+        """Ask the server to stop a channel that nobody holds any more. Never raises.
+
+        Args:
+            request: The packet that asks it to.
+        """
         try:
-            self.send_packet(number, {"type": "cancel"})
+            self.send_packet(number, {"type": request})
         except LMStudioWebsocketError:
             pass  # then the server has stopped it already
         self.forget(number)

@@ -33,9 +33,11 @@ class LMStudioError(Exception):
 
     Attributes:
         partial: When a prediction failed: the text received until then.
+        index: When several inputs were sent together: which one failed, from 0.
     """
 
     partial: str = ""
+    index: int | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -46,6 +48,14 @@ class LMStudioError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.__dict__.copy())
+
+    def of_input(self, index: int) -> LMStudioError:
+        """The same error, saying which of several inputs it is about."""
+        copy = _restore(type(self), self.__dict__.copy())
+        copy.index = index
+        copy.message = f"input {index}: {self.message}"
+        copy.args = (copy.message,)
+        return copy
 
     def fresh(self) -> LMStudioError:
         """A copy without a traceback, so that each waiter raises one of its own."""
@@ -198,6 +208,26 @@ class LMStudioContextOverflowError(LMStudioPredictionError):
 
 class LMStudioFileTooLargeError(LMStudioServerError, ValueError):
     """A file is larger than the server takes, alone or with the client's others."""
+
+
+class LMStudioToolError(LMStudioPredictionError):
+    """A call that the model asked for can't be answered.
+
+    Attributes:
+        tool: The tool's name; ``""`` when the call could not even be read.
+        problem: What is wrong with the call, or what the tool raised.
+        raw_content: What the model wrote, where the call could not be read.
+    """
+
+    def __init__(
+        self, tool: str, problem: str, raw_content: str | None = None
+    ) -> None:
+        super().__init__("predict", problem)
+        self.tool = tool
+        self.problem = problem
+        self.raw_content = raw_content
+        self.message = f"tool {tool}: {problem}" if tool else problem
+        self.args = (self.message,)
 
 
 class LMStudioAuthenticationError(LMStudioServerError):

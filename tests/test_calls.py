@@ -9,7 +9,7 @@ import pytest
 
 from lmstudio import calls as module
 from lmstudio.address import Address
-from lmstudio.calls import Channel, call, error_of
+from lmstudio.calls import Channel, call, call_all, error_of
 from lmstudio.errors import (
     LMStudioChannelClosedError,
     LMStudioModelNotFoundError,
@@ -296,3 +296,78 @@ def test_models_of_the_converter(session):
     """Other modules read and write models through here, at no cost of import."""
     assert {"identifier": "x"} == module.unstructure(Unload(identifier="x"))
     assert Unload(identifier="x") == module.structure({"identifier": "x"}, Unload, "y")
+
+
+def texts(count):
+    """Parameters of ``tokenize``, each with a token of its own."""
+    return [SpecifiedText(specifier=ANY, input_string=f"word{n}") for n in range(count)]
+
+
+def test_many_calls_come_back_in_order(server, session):
+    """Each result stands where its parameter stood; no call waits for another's."""
+    gate = Await()
+    server.before("tokenize", gate)  # the first one is answered last
+
+    def later():
+        server.wait_for(lambda seen: "word4" in str(seen.parameter))
+        gate.open()
+
+    opener = threading.Thread(target=later)
+    opener.start()
+    many = call_all(session, "llm", "tokenize", texts(5))
+    opener.join()
+
+    assert [call(session, "llm", "tokenize", one) for one in texts(5)] == many
+    assert 5 == len({result.tokens[0] for result in many})
+    assert [] == call_all(session, "llm", "tokenize", [])
+
+
+def test_many_calls_are_bounded(server, session, monkeypatch):
+    """So many are under way at once, and not one more."""
+    monkeypatch.setattr(module, "IN_FLIGHT", 3)
+    gate = Await()
+    server.before("tokenize", gate)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(call_all, session, "llm", "tokenize", texts(10))
+        server.wait_for(lambda seen: "word2" in str(seen.parameter))
+        gate.reached.wait(PATIENCE)
+        sent = len(server.parameters("tokenize"))
+        gate.open()
+
+        assert 10 == len(running.result(PATIENCE))
+    assert 3 == sent
+
+
+@pytest.mark.parametrize("flight", [128, 2])
+def test_one_of_many_that_fails_says_which(server, session, monkeypatch, flight):
+    """The error has the index, and nothing is left waiting."""
+    monkeypatch.setattr(module, "IN_FLIGHT", flight)
+    parameters = texts(6)
+    nobody = ModelSpecifier(query=ModelQuery(identifier="nobody"))
+    parameters[3] = SpecifiedText(specifier=nobody, input_string="x")
+    with pytest.raises(LMStudioModelNotFoundError, match="^input 3: tokenize: ") as got:
+        call_all(session, "llm", "tokenize", parameters)
+
+    assert 3 == got.value.index
+    assert 0 == session.connection("llm")._protocol.open_requests
+
+
+def test_many_calls_go_on_after_a_lost_connection(server, session):
+    """What was answered is not asked again; the rest is, once."""
+    server.before("tokenize", ())
+    server.before("tokenize", ())
+    server.before("tokenize", DROP)
+
+    many = call_all(session, "llm", "tokenize", texts(4))
+
+    assert [call(session, "llm", "tokenize", one) for one in texts(4)] == many
+
+
+def test_many_calls_time_out(server, session):
+    """The time limit is that of each answer, and the error says which is missing."""
+    server.before("tokenize", ())
+    server.before("tokenize", NEVER)
+    with pytest.raises(LMStudioTimeoutError, match="^input 1: tokenize: no answer"):
+        call_all(session, "llm", "tokenize", texts(3), timeout=0.2)
+
+    assert 0 == session.connection("llm")._protocol.open_requests
