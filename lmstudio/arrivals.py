@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,15 +10,17 @@ from typing import Any
 import attrs
 
 from .arguments import checked_callback, checked_seconds, checked_signal
+from .asked import Asked
 from .errors import LMStudioProtocolError, LMStudioRuntimeError, shown
 from .mailbox import SLICE, Mailbox
 from .protocol.client import Batch, End
 from .result import Fragment, fragment_from_wire
-
-log = logging.getLogger("lmstudio.prediction")
+from .wire.llm import ToolCallRequest
 
 #: What is behind it in a mailbox arrived after the prediction was cancelled.
 CUT = End("cut")
+
+_CALLBACKS = ("on_first_token", "on_fragment", "on_prompt_progress", "on_tool_call")
 
 
 @attrs.frozen(kw_only=True)
@@ -30,6 +31,7 @@ class Watch:
         on_first_token: Called once, when the first fragment is seen.
         on_fragment: Called with each fragment.
         on_prompt_progress: Called with 0 to 1 while the prompt is processed.
+        on_tool_call: Called with each call of a tool that the model asks for.
         timeout: Seconds for the whole prediction, None for no limit.
         idle_timeout: Seconds without any message, None for no limit.
         signal: An event (anything with ``is_set``) that cancels.
@@ -44,12 +46,13 @@ class Watch:
     on_first_token: Callable[[], object] | None = None
     on_fragment: Callable[[Fragment], object] | None = None
     on_prompt_progress: Callable[[float], object] | None = None
+    on_tool_call: Callable[[ToolCallRequest], object] | None = None
     timeout: float | None = None
     idle_timeout: float | None = None
     signal: Any = None
 
     def __attrs_post_init__(self) -> None:
-        for name in ("on_first_token", "on_fragment", "on_prompt_progress"):
+        for name in _CALLBACKS:
             checked_callback(getattr(self, name), name)
         checked_seconds(self.timeout, "timeout")
         checked_seconds(self.idle_timeout, "idle_timeout")
@@ -69,12 +72,14 @@ class Arrivals:
 
     Attributes:
         fragments: All that was taken so far; it only grows.
+        asked: The calls of tools that the model asks for.
         progress: Share of the prompt that is processed, None before any news.
         drained: True when nothing more can come.
     """
 
     def __init__(self, inbox: Mailbox, watch: Watch) -> None:
         self.fragments: list[Fragment] = []
+        self.asked = Asked()
         self.progress: float | None = None
         self.drained = False
         self._inbox = inbox
@@ -173,6 +178,7 @@ class Arrivals:
         fragments, make = self.fragments, fragment_from_wire
         add, before = fragments.append, len(fragments)
         progress: list[float] = []
+        calls: list[ToolCallRequest] = []
         problem: LMStudioProtocolError | None = None
         for item in batch:
             if type(item) is End:
@@ -190,8 +196,14 @@ class Arrivals:
                     share = item.get("progress")
                     if isinstance(share, (int, float)):
                         progress.append(float(share))
-                elif kind != "success":
-                    log.debug("packet: %.200r", item)
+                elif (
+                    kind != "success"
+                    and not self._is_cut
+                    and self.asked.take(kind, item)
+                ):
+                    calls.append(self.asked.calls[-1])
+            except LMStudioProtocolError as exc:
+                problem = problem or exc
             except (KeyError, TypeError, AttributeError) as exc:
                 what = f"{type(exc).__name__}: {exc} in {shown(item)}"
                 problem = problem or LMStudioProtocolError("predict", what)
@@ -200,9 +212,14 @@ class Arrivals:
         if problem is not None:
             raise Malformed(problem)
         if not quietly and self._calls_back:
-            self._show(progress, fragments[before:])
+            self._show(progress, fragments[before:], calls)
 
-    def _show(self, progress: list[float], new: list[Fragment]) -> None:
+    def _show(
+        self,
+        progress: list[float],
+        new: list[Fragment],
+        calls: list[ToolCallRequest],
+    ) -> None:
         """Tell the user's callbacks what arrived."""
         watch = self._watch
         with self._news:
@@ -218,4 +235,7 @@ class Arrivals:
         if watch.on_fragment is not None:
             for fragment in new:
                 watch.on_fragment(fragment)
+        if watch.on_tool_call is not None:
+            for call in calls:
+                watch.on_tool_call(call)
         self._calls_back = True

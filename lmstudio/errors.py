@@ -219,9 +219,7 @@ class LMStudioToolError(LMStudioPredictionError):
         raw_content: What the model wrote, where the call could not be read.
     """
 
-    def __init__(
-        self, tool: str, problem: str, raw_content: str | None = None
-    ) -> None:
+    def __init__(self, tool: str, problem: str, raw_content: str | None = None) -> None:
         super().__init__("predict", problem)
         self.tool = tool
         self.problem = problem

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -25,7 +25,7 @@ from .result import Fragment, PredictionResult
 from .session import Session
 from .signals import Signal
 from .wire.common import InstanceInfo
-from .wire.llm import PredictionStats
+from .wire.llm import PredictionStats, ToolCallRequest
 from .worker import Worker
 
 log = logging.getLogger("lmstudio.prediction")
@@ -105,6 +105,11 @@ class _Answer(Generic[T]):
     def stats(self) -> PredictionStats:
         """Wait for the end; what the server measured."""
         return self.result().stats
+
+    @property
+    def tool_calls(self) -> Sequence[ToolCallRequest]:
+        """Wait for the end; the calls of tools that the model asks for."""
+        return self.result().tool_calls
 
     @property
     def model_info(self) -> InstanceInfo | None:
@@ -200,8 +205,12 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         self._looked = True
         if self._result is None:
             assert self._outcome is not None  # it is set before the last packet
-            fragments = self._arrivals.fragments
-            self._result = PredictionResult(fragments, self._outcome, self._parse)
+            self._result = PredictionResult(
+                self._arrivals.fragments,
+                self._outcome,
+                self._parse,
+                self._arrivals.asked,
+            )
         return self._result
 
     def exception(self, timeout: float | None = None) -> LMStudioError | None:
@@ -216,6 +225,27 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
     def wait_for_result(self) -> PredictionResult[T]:
         """The same as `result` without a limit."""
         return self.result()
+
+    def beyond(
+        self,
+        position: int,
+        deadline: float | None = None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> Sequence[Fragment] | None:
+        """Wait for more fragments than `position`, for who iterates in steps.
+
+        Args:
+            deadline: Time of `time.monotonic`; None waits for ever.
+            is_over: Ends the wait when it becomes true and something arrives.
+
+        Returns:
+            The fragments behind the position; none of them when the prediction has
+            ended; None when the time is over, or the wait.
+        """
+        more = self._wait_beyond(position, deadline, is_over)
+        if more:
+            return self._arrivals.fragments[position:]
+        return None if more is None or is_over() else ()
 
     def _wait_for_end(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -114,6 +114,16 @@ def mapping(value: Any) -> Any:
     return dict(value)
 
 
+def tool_choice(value: Any) -> Any:
+    """How free a model is to call tools: a mode, or the whole setting."""
+    if isinstance(value, str) and value in ("none", "auto", "required"):
+        return {"type": "generic", "mode": value}
+    try:
+        return mapping(value)
+    except ValueError:
+        raise ValueError("'none', 'auto', 'required', or a mapping") from None
+
+
 def logit_bias(value: Any) -> Any:
     """Pairs of a token and a number or ``"-inf"``; a mapping counts as pairs."""
     pairs = list(value.items()) if isinstance(value, Mapping) else value

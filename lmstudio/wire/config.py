@@ -155,7 +155,7 @@ PREDICTION_SETTINGS = (
     ),
     Setting("structured", _P + "structured", mapping),
     Setting("raw_tools", _P + "tools", mapping),
-    Setting("tool_choice", _P + "toolChoice", mapping),
+    Setting("tool_choice", _P + "toolChoice", checks.tool_choice),
     Setting(
         "tool_naming",
         _P + "toolNaming",
