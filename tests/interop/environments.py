@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -65,7 +66,7 @@ def _stamp(place: Path, made_from: str) -> None:
     (place / "made-from.txt").write_text(made_from, "utf-8")
 
 
-def _do_without(reason: str) -> None:
+def _do_without(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and CI is to run all official clients", pytrace=False)
     pytest.skip(reason)

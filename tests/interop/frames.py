@@ -116,8 +116,8 @@ class Conversation:
 
     def _reply(self, frame: Frame, kind: str) -> None:
         message = frame.message
-        field = (ENDS | GOES_ON).get(kind)
-        number = (frame.connection, str(field), message.get(str(field)))
+        field = (ENDS | GOES_ON).get(kind, "")
+        number = (frame.connection, field, message.get(field, -1))
         endpoint = self._open.get(number)
         if endpoint is None:
             self.faults.append(f"nobody waits for this: {message}")
@@ -147,9 +147,13 @@ def missing(description: dict[str, Any], required: dict[str, Any]) -> list[str]:
     return [
         name
         for name, kind in required.items()
-        if not isinstance(description.get(name, ...), kind)
-        or (kind is not bool and isinstance(description[name], bool))
+        if not _is(description.get(name, ...), kind)
     ]
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value has one of some types; True and False are no numbers."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def misfits(said: Said) -> list[str]:

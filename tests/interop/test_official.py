@@ -84,9 +84,9 @@ def test_predict(run, name):
     result = run[name]
 
     assert result["content"].strip()
-    assert "maxPredictedTokensReached" == result["stop"]
-    assert 24 == result["predicted"]
-    assert result["prompt"] + 24 == result["total"]
+    assert result["stop"] in ("maxPredictedTokensReached", "eosFound")
+    assert 1 <= result["predicted"] <= 24
+    assert result["prompt"] + result["predicted"] == result["total"]
     assert result["first"] > 0
     assert key == result["model"]
 
@@ -96,7 +96,7 @@ def test_stream(run, name):
     """Streamed, the same answer comes in pieces."""
     result = run[f"{name} streamed"]
 
-    assert len(result["texts"]) > 5
+    assert len(result["texts"]) > 2
     assert result["content"] == "".join(result["texts"])
     assert run[name]["content"] == result["content"]
 
