@@ -73,5 +73,5 @@ def _after_fork() -> None:
     _making = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has none
     os.register_at_fork(after_in_child=_after_fork)
