@@ -20,6 +20,7 @@ TABLE = (
     ("errors", "errors.py"),
     ("errors", "_version.py"),
     ("wire", "wire/__init__.py"),
+    ("wire", "wire/model.py"),
     ("wire", "wire/converter.py"),
     ("wire", "wire/checks.py"),
     ("wire", "wire/common.py"),

@@ -7,8 +7,10 @@ from typing import Any
 
 import attrs
 
+from .model import model
 
-@attrs.frozen(kw_only=True)
+
+@model(kw_only=True)
 class KVField:
     """One setting: the server's key and its value.
 
@@ -19,14 +21,14 @@ class KVField:
     value: Any = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class KVConfig:
     """A list of settings; a later one of the same key wins."""
 
     fields: list[KVField] = attrs.field(factory=list)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class KVLayer:
     """The settings that come from one place, such as ``"apiOverride"``."""
 
@@ -34,14 +36,14 @@ class KVLayer:
     config: KVConfig = attrs.field(factory=KVConfig)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class KVStack:
     """Layers of settings; a later layer wins, key by key."""
 
     layers: list[KVLayer] = attrs.field(factory=list)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ModelQuery:
     """Conditions on a loaded model; all that are given must hold.
 
@@ -60,7 +62,7 @@ class ModelQuery:
     vision: bool | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ModelSpecifier:
     """Says which loaded model is meant: by a query, or exactly one instance.
 
@@ -75,7 +77,7 @@ class ModelSpecifier:
     instance_reference: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Quantization:
     """How the weights are stored: a name such as ``"Q4_K_M"``, and bits per weight."""
 
@@ -83,7 +85,7 @@ class Quantization:
     bits: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ModelInfo:
     """A model on the server's disk.
 
@@ -130,7 +132,7 @@ class ModelInfo:
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class InstanceInfo(ModelInfo):
     """A model in the server's memory.
 
@@ -149,7 +151,7 @@ class InstanceInfo(ModelInfo):
     last_used_time: float | None = attrs.field(default=None, metadata={"null": True})
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ErrorData:
     """An error as it travels.
 
@@ -172,7 +174,7 @@ class ErrorData:
     display_data: dict[str, Any] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class LoadModel:
     """Parameter of ``loadModel``.
 
@@ -187,7 +189,7 @@ class LoadModel:
     preset: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class GetOrLoad:
     """Parameter of ``getOrLoad``; `identifier` may also be a model key."""
 
@@ -196,14 +198,14 @@ class GetOrLoad:
     load_config_stack: KVStack = attrs.field(factory=KVStack)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Unload:
     """Parameter of ``unloadModel``."""
 
     identifier: str
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class GetModelInfo:
     """Parameter of ``getModelInfo``."""
 
@@ -211,14 +213,14 @@ class GetModelInfo:
     throw_if_not_found: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Specified:
     """Parameter of the calls that only name a model, such as ``getLoadConfig``."""
 
     specifier: ModelSpecifier
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class SpecifiedText:
     """Parameter of ``tokenize`` and ``countTokens``."""
 
@@ -226,14 +228,14 @@ class SpecifiedText:
     input_string: str
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Tokens:
     """Reply of ``tokenize``."""
 
     tokens: list[int]
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class TokenCount:
     """Reply of ``countTokens``."""
 

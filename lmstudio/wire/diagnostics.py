@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 
 from .llm import PredictionStats
+from .model import model
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class StreamLogs:
     """Parameter of ``streamLogs``, for servers with the extension ``logKinds``.
 
@@ -23,7 +24,7 @@ class StreamLogs:
     kinds: list[str]
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class PredictionInput:
     """A prediction begins.
 
@@ -38,7 +39,7 @@ class PredictionInput:
     input: str
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class PredictionOutput:
     """A prediction has ended.
 
@@ -53,7 +54,7 @@ class PredictionOutput:
     stats: PredictionStats | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ServerLog:
     """A line of the server's own log.
 
@@ -87,7 +88,7 @@ LOG_DATA: dict[str, type] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Log:
     """What a packet of ``streamLogs`` holds.
 

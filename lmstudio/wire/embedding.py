@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import attrs
-
 from .common import ModelSpecifier
+from .model import model
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class EmbedString:
     """Parameter of ``embedString``.
 
@@ -18,7 +17,7 @@ class EmbedString:
     input_string: str
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Embedding:
     """Reply of ``embedString``: one float per dimension of the model."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from .llm import Part
+from .model import model
 
 #: The kinds that a message may show to a model, as people write them.
 IMAGES = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
@@ -77,7 +78,7 @@ _FILE_TYPES = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class UploadFile:
     """Parameter of ``uploadFileBase64``.
 
@@ -92,7 +93,7 @@ class UploadFile:
     content_base64: str = attrs.field(repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class UploadedFile:
     """Reply of ``uploadFileBase64``.
 
@@ -107,7 +108,7 @@ class UploadedFile:
     size_bytes: int
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class FileHandle:
     """A file that was handed to the server, for use in messages.
 

@@ -7,9 +7,10 @@ from typing import Any
 import attrs
 
 from .common import InstanceInfo, KVConfig, KVStack, ModelSpecifier
+from .model import model
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ToolCallRequest:
     """A call that the model asks for.
 
@@ -26,7 +27,7 @@ class ToolCallRequest:
     type: str = "function"
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Part:
     """A part of a message; which fields are set depends on `type`.
 
@@ -55,7 +56,7 @@ class Part:
     tool_call_id: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Message:
     """One message: who says it, and its parts in order."""
 
@@ -63,14 +64,14 @@ class Message:
     content: list[Part]
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class History:
     """The messages that a prediction answers."""
 
     messages: list[Message]
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Predict:
     """Parameter of ``predict``."""
 
@@ -81,7 +82,7 @@ class Predict:
     ignore_server_session_config: bool | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class CompleteRawText:
     """Parameter of ``completeRawText``, which newer clients send for `complete`."""
 
@@ -92,7 +93,7 @@ class CompleteRawText:
     ignore_server_session_config: bool | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class TemplateOptions:
     """What `ApplyTemplate` leaves out of the text, and the tools that it shows."""
 
@@ -101,7 +102,7 @@ class TemplateOptions:
     tool_definitions: list[dict[str, Any]] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ApplyTemplate:
     """Parameter of ``applyPromptTemplate``."""
 
@@ -111,14 +112,14 @@ class ApplyTemplate:
     opts: TemplateOptions = attrs.field(factory=TemplateOptions)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Formatted:
     """Reply of ``applyPromptTemplate``."""
 
     formatted: str
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ProcessingState:
     """Reply of ``getInstanceProcessingState``.
 
@@ -132,7 +133,7 @@ class ProcessingState:
     queued: int
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class PredictionStats:
     """What the server measured. None where it did not say.
 
@@ -174,7 +175,7 @@ class PredictionStats:
     ignored_draft_tokens_count: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class PredictionSuccess:
     """The last packet of a prediction."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import attrs
+from .model import model
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Version:
     """Reply of ``version``: the application's version and build number."""
 
@@ -13,7 +13,7 @@ class Version:
     build: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class SystemInfo:
     """Reply of ``info``: process id, whether it runs without a window, version."""
 
