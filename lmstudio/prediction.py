@@ -384,7 +384,9 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         channel = getattr(self, "_channel", None)
         if channel is None:  # it could not be opened, and that raised
             return
-        if self._outcome is None:
+        if self._outcome is None and self._stopping:  # the server was asked already
+            self._session.worker.soon(channel.forget)
+        elif self._outcome is None:
             channel.abandon_soon()
         elif not self._looked and isinstance(self._outcome, LMStudioError):
             text = str(self._outcome)

@@ -31,6 +31,20 @@ FOREVER = 60.0
 # --- cancel
 
 
+def test_cancel_and_let_go(fake, model):
+    """Cancelled and dropped, the server is asked once, and nothing is expected."""
+    fake.reply(["a", AWAIT_CANCEL])
+
+    model.respond("x").cancel()
+    done = threading.Event()
+    model._session.worker.soon(done.set)  # behind the note of the finalizer
+
+    assert done.wait(5)
+    assert "y" == model.respond("y").content
+    assert 1 == len(cancels(fake))
+    assert 1 not in model._session.connection("llm")._mailboxes
+
+
 def test_cancel_keeps_what_was_generated(fake, model):
     """A cancelled prediction ends normally, with the text generated so far."""
     fake.reply(["one ", AWAIT_CANCEL, "never"])
@@ -150,7 +164,12 @@ def test_ctrl_c_between_two_pieces(fake, model):
 
 
 PROGRAM = """
-print("ready", flush=True)
+import threading, time
+def tell():
+    while prediction._arrivals._taker is None:  # until the main thread waits
+        time.sleep(0.001)
+    print("ready", flush=True)
+threading.Thread(target=tell).start()
 try:
     {wait}
 except KeyboardInterrupt:
@@ -166,12 +185,10 @@ except KeyboardInterrupt:
 )
 def test_ctrl_c(fake, wait):
     """Ctrl-C cancels on the server, keeps the text, and prints what Python prints."""
-    gate = Await()
-    fake.reply(["text", gate, AWAIT_CANCEL])
+    fake.reply(["text", AWAIT_CANCEL])
     program = 'prediction = model.respond("x")\nnext(iter(prediction))'
     with start(program + PROGRAM.format(wait=wait), fake) as process:
         assert "ready\n" == process.stdout.readline()
-        gate.open()
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=10)
 

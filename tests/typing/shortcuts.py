@@ -1,0 +1,21 @@
+"""The module-level functions, and handles."""
+
+import lmstudio as lms
+
+lms.configure_default_client("localhost:1234", api_token=None)
+model: lms.LLM = lms.llm("key", ttl=60, config={"context_length": 1024})
+answer: str = model.respond("What is the meaning of life?").content
+loaded: list[str] = [model.identifier for model in lms.list_loaded_models()]
+downloaded: list[lms.ModelInfo] = lms.list_downloaded_models("llm")
+client: lms.LMStudioClient = lms.get_default_client()
+version: str = client.system.get_version()
+
+one: list[int] = model.tokenize("text")
+several: list[list[int]] = model.tokenize(["text", "more"])
+count: int = model.count_tokens("text")
+prompt: str = model.apply_prompt_template([("user", "Hi")])
+length: int = model.get_context_length()
+info: lms.InstanceInfo = model.get_info()
+name: str = model.identifier
+model.unload()
+new: lms.LLM = client.llm.load_new_instance("key", "name", ttl=None)
