@@ -469,7 +469,8 @@ def test_refused_credentials(worker):
         server.stop()
         assert (
             "authentication: Invalid passkey. Check api_token, or the variables"
-            " LM_API_TOKEN and LMSTUDIO_API_TOKEN; the server's settings list its tokens"
+            " LM_API_TOKEN and LMSTUDIO_API_TOKEN; the server's settings list its"
+            " tokens"
         ) == str(caught.value)
         assert before >= open_files()
 
