@@ -14,7 +14,7 @@ Parse = Callable[[str, str], Any]
 
 _RIGHT = (
     'write {"type": "json"}, {"type": "json", "json_schema": {...}},'
-    ' {"type": "gbnf", "gbnf_grammar": "..."}, or a JSON schema'
+    ' {"type": "gbnf", "gbnf_grammar": "..."}, a JSON schema, or a type'
 )
 
 
@@ -22,8 +22,9 @@ def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
     """The wire setting for a wish, and what reads the answer.
 
     Args:
-        given: The setting in either spelling, a JSON schema, or a class with
-            ``model_json_schema()`` (pydantic has it).
+        given: The setting in either spelling, a JSON schema, or a type as
+            `lmstudio.schema.shape_of` takes it. An object with
+            ``model_json_schema()`` stands for its class.
 
     Raises:
         LMStudioValueError: It is none of these, or the schema is not valid; nothing
@@ -31,14 +32,12 @@ def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
 
     Source: docs/wire/config.md.
     """
-    make_schema = getattr(given, "model_json_schema", None)
-    if callable(make_schema):
-        schema = checked_schema(make_schema())
-        return _json(schema), _parser(schema, given)
-    if not isinstance(given, Mapping):
+    if isinstance(given, (str, bytes)):
         raise LMStudioTypeError(
             f"structured output can't be made of {shown(given)}; {_RIGHT}"
         )
+    if not isinstance(given, Mapping):
+        return _typed(given)
     kind = given.get("type")
     names = set(given) - {"type"}
     if kind == "none" and not names:
@@ -63,6 +62,16 @@ def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
     return _json(schema), _parser(schema, None)
 
 
+def _typed(kind: Any) -> tuple[dict[str, Any], Parse]:
+    from .schema import shape_of  # most predictions do without
+
+    if not isinstance(kind, type) and hasattr(type(kind), "model_json_schema"):
+        kind = type(kind)
+    shape = shape_of(kind)
+    schema = checked_schema(shape.schema)
+    return _json(schema), _parser(schema, shape.read)
+
+
 def _json(schema: Mapping[str, Any] | None) -> dict[str, Any]:
     setting: dict[str, Any] = {"type": "json"}
     if schema is not None:
@@ -78,6 +87,8 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
     """
     import jsonschema  # costs more than the rest of the package to import
 
+    from .schema.references import references
+
     if not isinstance(schema, Mapping):
         raise LMStudioTypeError(f"a JSON schema is a mapping, not {shown(schema)}")
     try:
@@ -90,7 +101,7 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
         ) from None
     except (TypeError, ValueError, RecursionError) as exc:
         raise LMStudioValueError(f"the JSON schema is no JSON: {exc}") from None
-    for ref in _references(schema):
+    for ref in references(schema):
         if not ref.startswith("#"):
             raise LMStudioValueError(
                 f"the JSON schema refers to {shown(ref)}; only references within it,"
@@ -133,37 +144,32 @@ def _leads_somewhere(schema: Any, ref: str) -> bool:
     return True
 
 
-def _references(node: Any) -> list[str]:
-    if isinstance(node, Mapping):
-        found = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
-        return found + [ref for value in node.values() for ref in _references(value)]
-    if isinstance(node, (list, tuple)):
-        return [ref for value in node for ref in _references(value)]
-    return []
-
-
-def _parser(schema: Mapping[str, Any] | None, kind: Any) -> Parse:
-    """Reads JSON text, checks it against the schema, and makes it a `kind`."""
+def _parser(
+    schema: Mapping[str, Any] | None, read: Callable[[Any], Any] | None
+) -> Parse:
+    """Reads JSON text, checks it against the schema, and makes it an instance."""
 
     def parse(text: str, stop_reason: str) -> Any:
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
             problem = f"it is no whole JSON ({exc})"
             raise LMStudioOutputError(text, stop_reason, problem) from None
         if schema is not None:
             _validate(value, schema, text, stop_reason)
-        make = getattr(kind, "model_validate", None)
-        if make is None:
+        if read is None:
             return value
         try:
-            return make(value)
-        except Exception as exc:  # the user's class may raise anything
-            name = getattr(kind, "__name__", shown(kind))
-            problem = f"{name} refuses it: {exc}"
+            return read(value)
+        except ValueError as exc:  # `Misfit` says where and why
+            problem = str(exc).removeprefix("$: ")
             raise LMStudioOutputError(text, stop_reason, problem) from exc
 
     return parse
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _validate(
