@@ -134,9 +134,7 @@ class Holder:
     inner: dict[str, list[Untouched]]
 
 
-@dataclasses.dataclass
-class WithInit:
-    x: dataclasses.InitVar[int]
+WithInit = dataclasses.make_dataclass("WithInit", [("x", dataclasses.InitVar[int])])
 
 
 @attrs.frozen

@@ -128,7 +128,7 @@ HINTS: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
-@hypothesis.settings(max_examples=50)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(st.data())
 def test_any_dataclass(data):
     """Whatever JSON obeys the schema of a class of known fields becomes one."""
