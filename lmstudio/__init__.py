@@ -6,11 +6,14 @@ from ._version import __version__
 from .client import LMStudioClient
 from .default import (
     configure_default_client,
+    embedding_model,
     get_default_client,
     list_downloaded_models,
     list_loaded_models,
     llm,
+    prepare_image,
 )
+from .diagnostics import LogEntry, LogStream
 from .errors import (
     LMStudioAuthenticationError,
     LMStudioCancelledError,
@@ -19,6 +22,7 @@ from .errors import (
     LMStudioConnectionError,
     LMStudioContextOverflowError,
     LMStudioError,
+    LMStudioFileTooLargeError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
     LMStudioModelNotFoundError,
@@ -36,11 +40,12 @@ from .errors import (
     LMStudioValueError,
     LMStudioWebsocketError,
 )
-from .models import LLM
+from .models import LLM, EmbeddingModel
 from .prediction import Prediction
 from .result import Fragment, PredictionResult
 from .signals import Signal
 from .wire.common import InstanceInfo, ModelInfo
+from .wire.files import FileHandle
 from .wire.llm import PredictionStats
 
 Client = LMStudioClient
@@ -48,6 +53,8 @@ Client = LMStudioClient
 __all__ = [
     "LLM",
     "Client",
+    "EmbeddingModel",
+    "FileHandle",
     "Fragment",
     "InstanceInfo",
     "LMStudioAuthenticationError",
@@ -58,6 +65,7 @@ __all__ = [
     "LMStudioConnectionError",
     "LMStudioContextOverflowError",
     "LMStudioError",
+    "LMStudioFileTooLargeError",
     "LMStudioModelCrashedError",
     "LMStudioModelLoadError",
     "LMStudioModelNotFoundError",
@@ -74,6 +82,8 @@ __all__ = [
     "LMStudioUnsupportedError",
     "LMStudioValueError",
     "LMStudioWebsocketError",
+    "LogEntry",
+    "LogStream",
     "ModelInfo",
     "Prediction",
     "PredictionResult",
@@ -81,10 +91,12 @@ __all__ = [
     "Signal",
     "__version__",
     "configure_default_client",
+    "embedding_model",
     "get_default_client",
     "list_downloaded_models",
     "list_loaded_models",
     "llm",
+    "prepare_image",
 ]
 
 logging.getLogger("lmstudio").addHandler(logging.NullHandler())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import LMStudioTypeError, LMStudioValueError, shown
@@ -23,6 +24,19 @@ def checked_text(text: object, where: str) -> str:
             f"{where} holds a lone surrogate, which no encoding has: {shown(text)}"
         )
     return str(text)
+
+
+def checked_texts(texts: object, what: str) -> list[str]:
+    """Several texts, all of them checked.
+
+    Raises:
+        LMStudioTypeError: It is nothing to iterate over, or an item is no `str`.
+        LMStudioValueError: A text holds half of a surrogate pair.
+    """
+    is_wrong = isinstance(texts, (bytes, bytearray, Mapping))
+    if is_wrong or not isinstance(texts, Iterable):
+        raise LMStudioTypeError(f"{what} takes a text or several, not {shown(texts)}")
+    return [checked_text(text, f"text {n}") for n, text in enumerate(texts)]
 
 
 def checked_name(given: object, what: str) -> str:

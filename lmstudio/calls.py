@@ -195,7 +195,11 @@ def _ask_all(
     def take() -> None:
         try:
             results.append(waiting[0].answer(timeout))
-        except (LMStudioServerError, LMStudioTimeoutError, LMStudioProtocolError) as exc:
+        except (
+            LMStudioServerError,
+            LMStudioTimeoutError,
+            LMStudioProtocolError,
+        ) as exc:
             raise exc.of_input(len(results)) from exc.__cause__
         waiting.popleft()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -12,7 +12,7 @@ from .arguments import checked_callback, checked_flag, checked_name, checked_tex
 from .calls import call
 from .errors import LMStudioTypeError, LMStudioValueError, shown
 from .loading import Load
-from .models import LLM
+from .models import LLM, EmbeddingModel, ModelHandle
 from .options import load_stack
 from .ownership import Owned
 from .session import Session
@@ -20,6 +20,7 @@ from .wire.common import (
     GetModelInfo,
     GetOrLoad,
     InstanceInfo,
+    KVStack,
     LoadModel,
     ModelInfo,
     ModelQuery,
@@ -33,8 +34,14 @@ log = logging.getLogger("lmstudio.catalog")
 SHARED_TTL = 3600.0
 
 
-class LLMs:
-    """The text models of a server: ``client.llm``."""
+H = TypeVar("H", bound=ModelHandle)
+
+
+class Models(Generic[H]):
+    """The models of one kind on a server: ``client.llm`` and ``client.embedding``."""
+
+    #: The class of the handles; it knows the namespace.
+    _handle_class: type[H]
 
     def __init__(
         self,
@@ -62,7 +69,7 @@ class LLMs:
         verbose: bool = False,
         signal: Any = None,
         timeout: float | None = None,
-    ) -> LLM:
+    ) -> H:
         """Load a model into memory, always anew, and wait for it.
 
         The model belongs to this client and is unloaded when the client closes, also
@@ -74,7 +81,8 @@ class LLMs:
             identifier: A name to refer to it; the server makes one up otherwise.
             config: Load options such as ``context_length``, in either spelling.
             acceleration: ``{"offload": 0.5}``: the share of layers on the GPU.
-            preset: Preset for the predictions of the returned handle.
+            preset: Preset for the predictions of the returned handle; embedding models
+                make none.
             no_hup: Keep the model loaded after the client closes.
             ttl: Seconds of idleness after which the server unloads it.
             on_progress: Called with 0 to 1, in this thread.
@@ -94,14 +102,14 @@ class LLMs:
         if checked_flag(verbose, "verbose"):
             on_progress = _logged(path, on_progress)
         if preset is not None:
-            checked_text(preset, "preset")
+            self._check_preset(preset)
         parameter = LoadModel(
             model_key=checked_name(path, "path"),
             identifier=(
                 None if identifier is None else checked_name(identifier, "identifier")
             ),
             ttl_ms=_milliseconds(ttl),
-            load_config_stack=load_stack(config, acceleration),
+            load_config_stack=self._stack(config, acceleration),
         )
         load = self._load("loadModel", parameter, on_progress, signal, timeout)
         # Only now, when all arguments are right, is the server asked for anything.
@@ -114,7 +122,7 @@ class LLMs:
         )
         info = load.run()
         if not keeps:
-            self._owned.add("llm", info)
+            self._owned.add(self._namespace, info)
         return self._handle(info, preset)
 
     def load_new_instance(
@@ -125,7 +133,7 @@ class LLMs:
         ttl: float | None = SHARED_TTL,
         config: Mapping[str, Any] | None = None,
         on_load_progress: Callable[[float], object] | None = None,
-    ) -> LLM:
+    ) -> H:
         """Load a model anew that outlives this client; see `load`.
 
         Args:
@@ -149,7 +157,7 @@ class LLMs:
         config: Mapping[str, Any] | None = None,
         on_load_progress: Callable[[float], object] | None = None,
         timeout: float | None = None,
-    ) -> LLM:
+    ) -> H:
         """A loaded model of that name, loaded now if there is none.
 
         It is shared with other clients and outlives this one.
@@ -173,7 +181,7 @@ class LLMs:
         parameter = GetOrLoad(
             identifier=checked_name(model_key, "model key"),
             load_ttl_ms=_milliseconds(ttl),
-            load_config_stack=load_stack(config, None),
+            load_config_stack=self._stack(config, None),
         )
         load = self._load("getOrLoad", parameter, on_load_progress, None, timeout)
         return self._handle(load.run(), None)
@@ -185,7 +193,7 @@ class LLMs:
         *,
         identifier: str | None = None,
         path: str | None = None,
-    ) -> LLM:
+    ) -> H:
         """A handle of a loaded model, without asking the server.
 
         The model behind it may change: each call looks for a loaded model that fits.
@@ -215,14 +223,14 @@ class LLMs:
         wanted = ModelQuery(identifier=checked["identifier"], path=checked["path"])
         return self._make(wanted, None, None)
 
-    def list_loaded(self) -> list[LLM]:
+    def list_loaded(self) -> list[H]:
         """Handles of all loaded models, in the order that the server lists them."""
         infos: list[InstanceInfo] = self._call("listLoaded", None)
         return [self._handle(info, None) for info in infos]
 
     def list_downloaded(self) -> list[ModelInfo]:
-        """The text models on the server's disk."""
-        return list_downloaded(self._session, "llm", self._call_time)
+        """The models of this kind on the server's disk."""
+        return list_downloaded(self._session, self._namespace, self._call_time)
 
     def unload(self, identifier: str) -> None:
         """Free the memory of a model.
@@ -244,7 +252,7 @@ class LLMs:
     ) -> Load:
         return Load(
             self._session,
-            "llm",
+            self._namespace,
             name,
             parameter,
             on_progress=on_progress,
@@ -252,22 +260,52 @@ class LLMs:
             timeout=timeout,
         )
 
-    def _call(self, name: str, parameter: Any) -> Any:
-        return call(self._session, "llm", name, parameter, timeout=self._call_time)
+    @property
+    def _namespace(self) -> str:
+        return self._handle_class.namespace
 
-    def _handle(self, info: InstanceInfo, preset: str | None) -> LLM:
+    def _stack(self, config: Mapping[str, Any] | None, acceleration: Any) -> KVStack:
+        is_embedding = self._namespace == "embedding"
+        return load_stack(config, acceleration, embedding=is_embedding)
+
+    def _check_preset(self, preset: str) -> None:
+        checked_text(preset, "preset")
+
+    def _call(self, name: str, parameter: Any) -> Any:
+        return call(
+            self._session, self._namespace, name, parameter, timeout=self._call_time
+        )
+
+    def _handle(self, info: InstanceInfo, preset: str | None) -> H:
         return self._make(ModelQuery(identifier=info.identifier), info, preset)
 
     def _make(
         self, query: ModelQuery, info: InstanceInfo | None, preset: str | None
-    ) -> LLM:
-        return LLM(
+    ) -> H:
+        return self._handle_class(
             self._session,
             query,
             info=info,
             preset=preset,
             timeout=self._timeout,
             call_time=self._call_time,
+        )
+
+
+class LLMs(Models[LLM]):
+    """The text models of a server: ``client.llm``."""
+
+    _handle_class = LLM
+
+
+class EmbeddingModels(Models[EmbeddingModel]):
+    """The embedding models of a server: ``client.embedding``."""
+
+    _handle_class = EmbeddingModel
+
+    def _check_preset(self, preset: str) -> None:
+        raise LMStudioValueError(
+            "preset is for predictions, and an embedding model makes none"
         )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
+
 from .arguments import checked_text
 from .errors import LMStudioProtocolError, LMStudioTypeError, LMStudioValueError, shown
+from .wire.files import FileHandle
 from .wire.llm import History, Message, Part, ToolCallRequest
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -25,6 +28,29 @@ HistoryLike = str | Mapping[str, Any] | Iterable[Any]
 _RIGHT = (
     'write a text, or a list of {"role": "user", "content": "..."} or ("user", "...")'
 )
+
+
+@attrs.frozen(kw_only=True)
+class PendingImage(Part):
+    """An image in a message that the server does not have yet.
+
+    Attributes:
+        source: What `lmstudio.images.read_image` reads.
+    """
+
+    source: Any = attrs.field(repr=False)
+
+
+def image_part(source: Any, name: str | None = None) -> Part:
+    """A part that shows an image: one that was prepared, or one to be read and sent.
+
+    Args:
+        source: A `FileHandle`, or what `lmstudio.images.read_image` reads.
+        name: A name for people.
+    """
+    if isinstance(source, FileHandle):
+        return source.to_part()
+    return PendingImage(type="file", file_type="image", name=name, source=source)
 
 
 def text_part(text: str) -> Part:
@@ -126,7 +152,19 @@ def _part(item: Any, where: str) -> Part:
         return item
     if isinstance(item, str):
         return text_part(checked_text(item, where))
+    if isinstance(item, FileHandle):
+        return item.to_part()
     kind = item.get("type") if isinstance(item, Mapping) else None
+    if kind == "image_url":  # as OpenAI writes it
+        inner = item.get("image_url")
+        url = inner.get("url") if isinstance(inner, Mapping) else inner
+        if not isinstance(url, str) or url[:5].lower() != "data:":
+            # Not a path either: who writes histories must not choose files of ours.
+            raise LMStudioValueError(
+                f"the image_url of {where} must be a data URL, not {shown(url)};"
+                " hand other images over with prepare_image"
+            )
+        return image_part(url)
     if kind == "text":
         return text_part(checked_text(item.get("text"), f"the text of {where}"))
     if kind in ("file", "toolCallRequest", "toolCallResult"):

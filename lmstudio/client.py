@@ -14,10 +14,15 @@ from typing import Any
 from .address import Address
 from .arguments import checked_seconds
 from .calls import CALL_TIME
-from .catalog import LLMs, System
-from .errors import LMStudioValueError
+from .catalog import EmbeddingModels, LLMs, System
+from .diagnostics import Diagnostics
+from .errors import LMStudioValueError, shown
+from .images import Files
+from .models import LLM, EmbeddingModel
 from .ownership import Owned
 from .session import Session, credentials
+from .wire.common import ModelInfo
+from .wire.files import FileHandle
 
 log = logging.getLogger("lmstudio.client")
 
@@ -27,6 +32,9 @@ class LMStudioClient:
 
     Attributes:
         llm: Text models: load, get, list, unload.
+        embedding: The same for embedding models.
+        files: Images for messages.
+        diagnostics: What the server does.
         system: The server as a whole: models on its disk, its version.
     """
 
@@ -77,6 +85,11 @@ class LMStudioClient:
         self._session = Session(address, identifier, passkey)
         self._ending = _Ending(self._session.shadow())
         self.llm = LLMs(self._session, self._ending.owned, limit, call_time)
+        self.embedding = EmbeddingModels(
+            self._session, self._ending.owned, limit, call_time
+        )
+        self.files = Files(self._session, call_time)
+        self.diagnostics = Diagnostics(self._session)
         self.system = System(self._session, call_time)
         # The session lives as long as the client, a handle or a prediction of it
         # does: in `LMStudioClient().llm.load(...)` nobody holds the client itself.
@@ -96,6 +109,33 @@ class LMStudioClient:
     def api_host(self) -> str:
         """The server as ``host:port``."""
         return self._session.address.netloc
+
+    def prepare_image(self, source: Any, name: str | None = None) -> FileHandle:
+        """Hand an image to the server; see `Files.prepare_image`."""
+        return self.files.prepare_image(source, name)
+
+    def list_downloaded_models(self, namespace: str | None = None) -> list[ModelInfo]:
+        """The models on the server's disk; see `System.list_downloaded_models`."""
+        return self.system.list_downloaded_models(namespace)
+
+    def list_loaded_models(
+        self, namespace: str | None = None
+    ) -> list[LLM | EmbeddingModel]:
+        """Handles of the models in memory.
+
+        Args:
+            namespace: ``"llm"`` or ``"embedding"``; None lists both.
+        """
+        if namespace not in (None, "llm", "embedding"):
+            raise LMStudioValueError(
+                f"namespace must be 'llm', 'embedding' or None, not {shown(namespace)}"
+            )
+        loaded: list[LLM | EmbeddingModel] = []
+        if namespace != "embedding":
+            loaded += self.llm.list_loaded()
+        if namespace != "llm":
+            loaded += self.embedding.list_loaded()
+        return loaded
 
     def close(self) -> None:
         """Unload what this client loaded for itself, and close the connections.

@@ -53,13 +53,18 @@ _encode = json.JSONEncoder(
 
 
 class Connection:
-    """A connection to one namespace of the server, usable from any thread."""
+    """A connection to one namespace of the server, usable from any thread.
+
+    Attributes:
+        memory: What its users know of the server as long as it lasts.
+    """
 
     def __init__(
         self, transport: Transport, address: Address, namespace: str, worker: Worker
     ) -> None:
         self.address = address
         self.namespace = namespace
+        self.memory: dict[tuple[str, str], Any] = {}
         self._transport = transport
         self._worker = worker
         self._protocol = ClientProtocol()

@@ -10,8 +10,9 @@ from typing import Any
 from .catalog import SHARED_TTL
 from .client import LMStudioClient
 from .errors import LMStudioRuntimeError
-from .models import LLM
+from .models import LLM, EmbeddingModel
 from .wire.common import ModelInfo
+from .wire.files import FileHandle
 
 _client: LMStudioClient | None = None
 _making = threading.Lock()  # guards the shared client
@@ -58,14 +59,38 @@ def llm(
     return get_default_client().llm.model(model_key, ttl=ttl, config=config)
 
 
-def list_loaded_models() -> list[LLM]:
-    """Handles of the loaded models of the default client."""
-    return get_default_client().llm.list_loaded()
+def embedding_model(
+    model_key: str | None = None,
+    /,
+    *,
+    ttl: float | None = SHARED_TTL,
+    config: Mapping[str, Any] | None = None,
+) -> EmbeddingModel:
+    """An embedding model of the default client; see `EmbeddingModels.model`."""
+    return get_default_client().embedding.model(model_key, ttl=ttl, config=config)
 
 
-def list_downloaded_models(domain: str | None = None) -> list[ModelInfo]:
-    """The models on the disk of the default client's server."""
-    return get_default_client().system.list_downloaded_models(domain)
+def list_loaded_models(namespace: str | None = None) -> list[LLM | EmbeddingModel]:
+    """Handles of what the default client's server has in memory.
+
+    Args:
+        namespace: ``"llm"`` or ``"embedding"``; None lists both.
+    """
+    return get_default_client().list_loaded_models(namespace)
+
+
+def list_downloaded_models(namespace: str | None = None) -> list[ModelInfo]:
+    """The models on the disk of the default client's server.
+
+    Args:
+        namespace: ``"llm"`` or ``"embedding"``; None lists all.
+    """
+    return get_default_client().list_downloaded_models(namespace)
+
+
+def prepare_image(source: Any, name: str | None = None) -> FileHandle:
+    """Hand an image to the default client's server; see `Files.prepare_image`."""
+    return get_default_client().prepare_image(source, name)
 
 
 def _after_fork() -> None:

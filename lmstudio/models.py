@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, overload
 
-from .arguments import checked_text
+from .act import ActRun
+from .actresult import PredictionRoundResult
+from .arguments import checked_text, checked_texts
 from .arrivals import Watch
-from .calls import Channel, call
+from .calls import Channel, call, call_all
 from .chat import HistoryLike, to_history, user_message
-from .errors import LMStudioProtocolError, LMStudioTypeError, shown
+from .errors import LMStudioProtocolError, LMStudioToolError, LMStudioValueError
+from .functions import ToolLike, to_act_with, with_tools
+from .images import has_images, with_uploads
 from .options import PredictionSettings, merged
 from .prediction import Prediction
 from .result import Fragment
+from .rounds import Rounds, Rules
 from .session import Session
 from .wire.common import (
     GetModelInfo,
@@ -25,8 +30,16 @@ from .wire.common import (
     Unload,
 )
 from .wire.config import EMBEDDING_LOAD, LOAD
+from .wire.embedding import EmbedString
 from .wire.endpoints import endpoint
-from .wire.llm import ApplyTemplate, History, Predict
+from .wire.llm import (
+    ApplyTemplate,
+    History,
+    Message,
+    Predict,
+    ProcessingState,
+    ToolCallRequest,
+)
 
 
 class ModelHandle:
@@ -102,6 +115,21 @@ class ModelHandle:
         table = EMBEDDING_LOAD if self.namespace == "embedding" else LOAD
         return table.decode(config)
 
+    def get_processing_state(self) -> ProcessingState:
+        """What the model does at the moment, and how many requests it has.
+
+        Raises:
+            LMStudioModelNotFoundError: No loaded model matches.
+            LMStudioUnsupportedError: The server is too old to say.
+        """
+        ask = GetModelInfo(specifier=self._specifier, throw_if_not_found=True)
+        state: ProcessingState | None = self._call("getInstanceProcessingState", ask)
+        if state is None:
+            raise LMStudioProtocolError(
+                "getInstanceProcessingState", "neither a state nor an error came back"
+            )
+        return state
+
     def get_context_length(self) -> int:
         """Tokens of context that the model was loaded with."""
         length = self.get_load_config().get("context_length")
@@ -124,18 +152,17 @@ class ModelHandle:
     def tokenize(self, text: str | Iterable[str]) -> list[int] | list[list[int]]:
         """Token ids of a text, or of each text of several.
 
+        Several texts are sent without waiting for the answers of those before them.
+
         Raises:
             LMStudioModelNotFoundError: The model is not loaded.
+            LMStudioError: For several texts the error's `index` says which failed.
         """
         if isinstance(text, str):
             tokens: list[int] = self._call("tokenize", self._text(text)).tokens
             return tokens
-        if not isinstance(text, Iterable) or isinstance(text, Mapping):
-            raise LMStudioTypeError(
-                f"tokenize takes a text or several, not {shown(text)}"
-            )
-        texts = [self._text(one) for one in text]  # all are checked before any is sent
-        return [self._call("tokenize", one).tokens for one in texts]
+        texts = [self._text(one) for one in checked_texts(text, "tokenize")]
+        return [reply.tokens for reply in self._call_all("tokenize", texts)]
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has."""
@@ -149,6 +176,11 @@ class ModelHandle:
     def _call(self, name: str, parameter: Any) -> Any:
         return call(
             self._session, self.namespace, name, parameter, timeout=self._call_time
+        )
+
+    def _call_all(self, name: str, parameters: Sequence[Any]) -> list[Any]:
+        return call_all(
+            self._session, self.namespace, name, parameters, timeout=self._call_time
         )
 
     def __eq__(self, other: object) -> bool:
@@ -242,6 +274,8 @@ class LLM(ModelHandle):
         on_first_token: Callable[[], object] | None = None,
         on_fragment: Callable[[Fragment], object] | None = None,
         on_prompt_progress: Callable[[float], object] | None = None,
+        on_tool_call: Callable[[ToolCallRequest], object] | None = None,
+        tools: Iterable[ToolLike] | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         signal: Any = None,
@@ -251,6 +285,10 @@ class LLM(ModelHandle):
 
         Args:
             history: A text of the user, or messages; see `lmstudio.chat.to_history`.
+            on_tool_call: Called with each call of a tool that the model asks for.
+            tools: Functions with type hints and other tools that the model may ask to
+                be called; none is. The calls are in the result's `tool_calls`; the
+                option ``tool_choice`` is ``"none"``, ``"auto"`` or ``"required"``.
             options: As for `complete`; instead of ``pre_prompt`` there are
                 ``input_prefix`` and ``input_suffix`` around each message of the user.
 
@@ -258,7 +296,7 @@ class LLM(ModelHandle):
         """
         messages = to_history(history)
         settings = PredictionSettings(
-            merged(config, options, "prediction"),
+            with_tools(merged(config, options, "prediction"), tools),
             structured=structured,
             response_format=response_format,
             is_completion=False,
@@ -267,11 +305,108 @@ class LLM(ModelHandle):
             on_first_token=on_first_token,
             on_fragment=on_fragment,
             on_prompt_progress=on_prompt_progress,
+            on_tool_call=on_tool_call,
             timeout=timeout if timeout is not None else self._timeout,
             idle_timeout=idle_timeout,
             signal=signal,
         )
-        return self._predict(messages, settings, preset, watch)
+        return self._predict(self.with_images(messages), settings, preset, watch)
+
+    def act(
+        self,
+        chat: HistoryLike,
+        tools: Iterable[ToolLike],
+        *,
+        wait: bool = True,
+        max_prediction_rounds: int | None = None,
+        max_parallel_tool_calls: int | None = 1,
+        config: Mapping[str, Any] | None = None,
+        preset: str | None = None,
+        on_message: Callable[[Message], object] | None = None,
+        on_first_token: Callable[[int], object] | None = None,
+        on_prediction_fragment: Callable[[Fragment, int], object] | None = None,
+        on_round_start: Callable[[int], object] | None = None,
+        on_round_end: Callable[[int], object] | None = None,
+        on_prediction_completed: (
+            Callable[[PredictionRoundResult], object] | None
+        ) = None,
+        on_prompt_processing_progress: Callable[[float, int], object] | None = None,
+        handle_invalid_tool_request: (
+            Callable[[LMStudioToolError, ToolCallRequest | None], str | None] | None
+        ) = None,
+        guard_tool_call: Callable[[ToolCallRequest], Any] | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        signal: Any = None,
+        **options: Any,
+    ) -> ActRun:
+        """Let the model work with tools: it asks for calls until it has its answer.
+
+        Args:
+            chat: As for `respond`; it is not changed, see `on_message`.
+            tools: Functions with type hints, `ToolFunctionDef`, or definitions.
+            wait: Return when all is done. False returns at once; the run then goes on
+                while someone iterates over it or waits.
+            max_prediction_rounds: Predictions at most; the last one gets no tools.
+                None for no limit.
+            max_parallel_tool_calls: With more than 1 the calls of one round are made in
+                threads, so many at once; None for 32.
+            on_message: Called with the model's message and with the tools' answers of
+                each round; ``chat.append`` keeps a chat up to date.
+            on_first_token: Called with the index of each round that has text.
+            on_prediction_fragment: Called with each piece and the round's index.
+            on_round_start: Called with the index, before the prediction.
+            on_round_end: Called with the index, after the calls.
+            on_prediction_completed: Called with each round's result, before the calls.
+            on_prompt_processing_progress: Called with 0 to 1 and the round's index.
+            handle_invalid_tool_request: Called with an `LMStudioToolError` and the
+                request that could not be answered: no such tool, wrong arguments, or a
+                function that raised. Returns what to tell the model, None for the
+                error's text, or raises. For a call that can't be read the request is
+                None, and the error is raised in any case.
+            guard_tool_call: Called with each request before its function. Returns True,
+                False, a text that says why not, or a mapping of other arguments.
+            timeout: Seconds for all rounds; None takes the client's.
+            idle_timeout: Seconds without any message; None for no limit.
+            options: Prediction options, as for `respond`. With ``tool_choice`` set to
+                ``"required"`` the model must call a tool in the first round.
+
+        Raises:
+            LMStudioTypeError: A tool has no hints, is async, ...; nothing was sent.
+            LMStudioValueError: Another argument is wrong; nothing was sent.
+            LMStudioError: See `ActRun`.
+        """
+        given = merged(config, options, "prediction")
+        offered, choice = to_act_with(given, tools)
+        rules = Rules(
+            max_prediction_rounds=max_prediction_rounds,
+            max_parallel_tool_calls=max_parallel_tool_calls,
+            tool_choice=choice,
+            on_message=on_message,
+            on_first_token=on_first_token,
+            on_prediction_fragment=on_prediction_fragment,
+            on_round_start=on_round_start,
+            on_round_end=on_round_end,
+            on_prediction_completed=on_prediction_completed,
+            on_prompt_processing_progress=on_prompt_processing_progress,
+            handle_invalid_tool_request=handle_invalid_tool_request,
+            guard_tool_call=guard_tool_call,
+            timeout=timeout if timeout is not None else self._timeout,
+            idle_timeout=idle_timeout,
+            signal=signal,
+        )
+
+        def start(
+            history: History, about_tools: dict[str, Any], watch: Watch
+        ) -> Prediction[Any]:
+            settings = PredictionSettings({**given, **about_tools}, is_completion=False)
+            return self._predict(history, settings, preset, watch)
+
+        history = self.with_images(to_history(chat))
+        run = ActRun(Rounds(start, history, offered, rules))
+        if wait:
+            run.result()
+        return run
 
     def _predict(
         self,
@@ -294,8 +429,58 @@ class LLM(ModelHandle):
 
     def apply_prompt_template(self, history: HistoryLike) -> str:
         """The text that the model would see for a history."""
-        parameter = ApplyTemplate(
-            specifier=self._specifier, history=to_history(history)
-        )
+        messages = self.with_images(to_history(history))
+        parameter = ApplyTemplate(specifier=self._specifier, history=messages)
         formatted: str = self._call("applyPromptTemplate", parameter).formatted
         return formatted
+
+    def with_images(self, history: History) -> History:
+        """The history as it can be sent: with all its images on the server.
+
+        Raises:
+            LMStudioValueError: The model has no vision, or an image is none; no image
+                was sent.
+        """
+        if not has_images(history):
+            return history
+        info = self.get_info()
+        if info.vision is False:
+            raise LMStudioValueError(
+                f"the model {info.identifier!r} takes no images; use one with vision,"
+                " or leave them out"
+            )
+        return with_uploads(self._session, history, self._call_time)
+
+
+class EmbeddingModel(ModelHandle):
+    """A handle of a loaded embedding model."""
+
+    namespace = "embedding"
+
+    @overload
+    def embed(self, text: str) -> list[float]: ...  # type: ignore[overload-overlap]
+    @overload
+    def embed(self, text: Iterable[str]) -> list[list[float]]: ...
+
+    def embed(self, text: str | Iterable[str]) -> list[float] | list[list[float]]:
+        """The embedding of a text, or of each text of several, in order.
+
+        Several texts are sent without waiting for the answers of those before them.
+
+        Returns:
+            One float for each dimension of the model.
+
+        Raises:
+            LMStudioTypeError: Something is no text; nothing was sent.
+            LMStudioModelNotFoundError: The model is not loaded.
+            LMStudioError: For several texts the error's `index` says which failed.
+        """
+        if isinstance(text, str):
+            vector: list[float] = self._call("embedString", self._input(text)).embedding
+            return vector
+        texts = [self._input(one) for one in checked_texts(text, "embed")]
+        return [reply.embedding for reply in self._call_all("embedString", texts)]
+
+    def _input(self, text: str) -> EmbedString:
+        checked = checked_text(text, "the text")
+        return EmbedString(model_specifier=self._specifier, input_string=checked)

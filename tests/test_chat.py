@@ -170,6 +170,10 @@ CALL = [{"function": {"name": "f"}}]
         ([("user", [7])], 'part 0 of message 0 must be a text or {"type": "text"'),
         (
             [("user", [{"type": "image_url", "image_url": {"url": "x"}}])],
+            "the image_url of part 0 of message 0 must be a data URL, not 'x';",
+        ),
+        (
+            [("user", [{"type": "image"}])],
             'part 0 of message 0 must be a text or {"type": "text", "text": "..."},',
         ),
         (

@@ -41,6 +41,8 @@ MODELS = (
         publisher="HuggingFaceTB",
     ),
     "qwen2.5-0.5b-instruct",
+    attrs.evolve(scripted_model("qwen2-vl-2b-instruct"), vision=True),
+    "text-embedding-nomic-embed-text-v1.5",
 )
 _COMMENT = re.compile(r"<!-- (?P<what>[\w ]+)(: (?P<text>.*))? -->")
 #: A comment behind a print() says what is printed.
@@ -128,6 +130,7 @@ def server(
     """The only server that a page can find."""
     models: list[str | ModelFile] = list(MODELS)
     with testing.FakeServer(models) as fake:
+        monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("LMSTUDIO_HOST", fake.host)
         monkeypatch.setenv("LMSTUDIO_HOME", str(tmp_path / "home"))
         monkeypatch.delenv("LM_API_TOKEN", raising=False)
