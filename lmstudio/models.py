@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .act import ActRun
 from .actresult import PredictionRoundResult
@@ -40,6 +40,13 @@ from .wire.llm import (
     ProcessingState,
     ToolCallRequest,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, Unpack
+
+    from .keywords import CompleteKeywords, RespondKeywords
+
+T = TypeVar("T")
 
 
 class ModelHandle:
@@ -162,7 +169,7 @@ class ModelHandle:
             tokens: list[int] = self._call("tokenize", self._text(text)).tokens
             return tokens
         texts = [self._text(one) for one in checked_texts(text, "tokenize")]
-        return [reply.tokens for reply in self._call_all("tokenize", texts)]
+        return [reply.tokens for reply in self._call_all("tokenize", texts, self._call_time)]
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has."""
@@ -178,9 +185,11 @@ class ModelHandle:
             self._session, self.namespace, name, parameter, timeout=self._call_time
         )
 
-    def _call_all(self, name: str, parameters: Sequence[Any]) -> list[Any]:
+    def _call_all(
+        self, name: str, parameters: Sequence[Any], timeout: float | None
+    ) -> list[Any]:
         return call_all(
-            self._session, self.namespace, name, parameters, timeout=self._call_time
+            self._session, self.namespace, name, parameters, timeout=timeout
         )
 
     def __eq__(self, other: object) -> bool:
@@ -207,6 +216,45 @@ class LLM(ModelHandle):
 
     namespace = "llm"
 
+    # A type comes back as it was asked for, other structures as Any.
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        *,
+        response_format: type[T],
+        **keywords: Unpack[CompleteKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        *,
+        response_format: None = None,
+        structured: None = None,
+        **keywords: Unpack[CompleteKeywords],
+    ) -> Prediction[str]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        *,
+        response_format: TypeForm[T],
+        **keywords: Unpack[CompleteKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        *,
+        response_format: Any = None,
+        structured: Any = None,
+        **keywords: Unpack[CompleteKeywords],
+    ) -> Prediction[Any]: ...
+
     def complete(
         self,
         prompt: str,
@@ -231,7 +279,8 @@ class LLM(ModelHandle):
             preset: Name of a preset on the server.
             structured: ``{"type": "json"}``, with ``json_schema`` for a schema, or
                 ``{"type": "gbnf", "gbnf_grammar": "..."}``.
-            response_format: A JSON schema, or a class with ``model_json_schema``.
+            response_format: A type, of which the answer becomes an instance, or a JSON
+                schema: see docs/guides/structured.md.
             on_first_token: Called when the first fragment is seen.
             on_fragment: Called with each fragment.
             on_prompt_progress: Called with 0 to 1 while the prompt is processed.
@@ -262,6 +311,44 @@ class LLM(ModelHandle):
             signal=signal,
         )
         return self._predict(history, settings, preset, watch)
+
+    @overload
+    def respond(
+        self,
+        history: HistoryLike,
+        *,
+        response_format: type[T],
+        **keywords: Unpack[RespondKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def respond(
+        self,
+        history: HistoryLike,
+        *,
+        response_format: None = None,
+        structured: None = None,
+        **keywords: Unpack[RespondKeywords],
+    ) -> Prediction[str]: ...
+
+    @overload
+    def respond(
+        self,
+        history: HistoryLike,
+        *,
+        response_format: TypeForm[T],
+        **keywords: Unpack[RespondKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def respond(
+        self,
+        history: HistoryLike,
+        *,
+        response_format: Any = None,
+        structured: Any = None,
+        **keywords: Unpack[RespondKeywords],
+    ) -> Prediction[Any]: ...
 
     def respond(
         self,
@@ -466,6 +553,7 @@ class EmbeddingModel(ModelHandle):
         """The embedding of a text, or of each text of several, in order.
 
         Several texts are sent without waiting for the answers of those before them.
+        It may take long, so the only time limit is the client's `timeout`, for each.
 
         Returns:
             One float for each dimension of the model.
@@ -475,11 +563,16 @@ class EmbeddingModel(ModelHandle):
             LMStudioModelNotFoundError: The model is not loaded.
             LMStudioError: For several texts the error's `index` says which failed.
         """
+        texts = [text] if isinstance(text, str) else checked_texts(text, "embed")
+        inputs = [self._input(one) for one in texts]
         if isinstance(text, str):
-            vector: list[float] = self._call("embedString", self._input(text)).embedding
+            limit = self._timeout
+            (one,) = inputs
+            reply = call(self._session, self.namespace, "embedString", one, timeout=limit)
+            vector: list[float] = reply.embedding
             return vector
-        texts = [self._input(one) for one in checked_texts(text, "embed")]
-        return [reply.embedding for reply in self._call_all("embedString", texts)]
+        replies = self._call_all("embedString", inputs, self._timeout)
+        return [reply.embedding for reply in replies]
 
     def _input(self, text: str) -> EmbedString:
         checked = checked_text(text, "the text")

@@ -67,7 +67,12 @@ def _typed(kind: Any) -> tuple[dict[str, Any], Parse]:
 
     if not isinstance(kind, type) and hasattr(type(kind), "model_json_schema"):
         kind = type(kind)
-    shape = shape_of(kind)
+    try:
+        shape = shape_of(kind)
+    except LMStudioTypeError as exc:
+        raise LMStudioTypeError(
+            f"structured output can't be made of {shown(kind)}: {exc}"
+        ) from exc
     schema = checked_schema(shape.schema)
     return _json(schema), _parser(schema, shape.read)
 

@@ -198,6 +198,6 @@ class NoMapping:
 def test_what_has_no_json_form(kind, error):
     """It is refused before anything is sent, by name, place and what would do."""
     with pytest.raises(LMStudioTypeError) as caught:
-        to_setting(kind)
+        shape_of(kind)
 
     assert str(caught.value).startswith(error), str(caught.value)

@@ -90,9 +90,16 @@ CIRCLE["properties"] = {"a": CIRCLE}
     ("given", "error"),
     [
         ("json", f"structured output can't be made of 'json'; {RIGHT}"),
-        (7, "7 of type int is no type; pass a type, such as a class, and no instance"),
-        (object(), "<object object at "),
-        (bytes, "bytes has no JSON form; supported are attrs classes, dataclasses,"),
+        (
+            7,
+            "structured output can't be made of 7: 7 of type int is no type; pass a type, such as a class, and no instance",
+        ),
+        (object(), "structured output can't be made of <object object at "),
+        (
+            bytes,
+            "structured output can't be made of <class 'bytes'>: bytes has no JSON"
+            " form; supported are attrs classes, dataclasses,",
+        ),
         ({"type": "json", "schema": {}}, "structured has unknown fields 'schema'; "),
         ({"type": "none", "x": 1}, "structured has unknown fields 'x'; "),
         ({"type": "gbnf"}, "gbnf_grammar must be text, not None"),

@@ -1,0 +1,87 @@
+"""The keywords of predictions and their types, for those who check types.
+
+The table in `lmstudio.wire.config` decides what is accepted; a test holds this to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from .functions import ToolLike
+from .result import Fragment
+from .wire.llm import ToolCallRequest
+
+
+class PredictionOptions(TypedDict, total=False):
+    """Options in the spelling of Python. None is not sent; False switches off.
+
+    ``config={...}`` takes the other spellings as well.
+    """
+
+    temperature: float | None
+    max_tokens: int | bool | None
+    max_predicted_tokens: int | bool | None
+    stop_strings: str | Sequence[str] | None
+    stop: str | Sequence[str] | None
+    tool_call_stop_strings: str | Sequence[str] | None
+    context_overflow_policy: str | None
+    raw_tools: Mapping[str, Any] | None
+    tool_choice: Any
+    tool_naming: str | None
+    prompt_template: Mapping[str, Any] | None
+    system_prompt: str | None
+    seed: int | bool | None
+    top_k_sampling: int | None
+    top_k: int | None
+    top_p_sampling: float | bool | None
+    top_p: float | bool | None
+    min_p_sampling: float | bool | None
+    min_p: float | bool | None
+    repeat_penalty: float | bool | None
+    log_probs: int | bool | None
+    logprobs: int | bool | None
+    reasoning_parsing: Mapping[str, Any] | None
+    enable_thinking: bool | None
+    reasoning_budget: int | bool | None
+    user_max_image_dimension_pixels: int | bool | None
+    ignore_model_preferred_max_image_dimension: bool | None
+    draft_model: str | None
+    speculative_decoding_num_draft_tokens_exact: int | None
+    speculative_decoding_min_draft_length_to_consider: int | None
+    speculative_decoding_min_continue_drafting_probability: float | None
+    cpu_threads: int | None
+    presence_penalty: float | bool | None
+    frequency_penalty: float | bool | None
+    xtc_probability: float | bool | None
+    xtc_threshold: float | bool | None
+    mirostat_sampling: Mapping[str, Any] | None
+    logit_bias: Mapping[int, Any] | Iterable[Any] | None
+
+
+class Keywords(PredictionOptions, total=False):
+    """What `complete` and `respond` both take, besides what decides their type."""
+
+    config: Mapping[str, Any] | None
+    preset: str | None
+    on_first_token: Callable[[], object] | None
+    on_fragment: Callable[[Fragment], object] | None
+    on_prompt_progress: Callable[[float], object] | None
+    timeout: float | None
+    idle_timeout: float | None
+    signal: Any
+
+
+class CompleteKeywords(Keywords, total=False):
+    """What only `complete` takes."""
+
+    pre_prompt: str | None
+
+
+class RespondKeywords(Keywords, total=False):
+    """What only `respond` takes."""
+
+    input_prefix: str | None
+    input_suffix: str | None
+    on_tool_call: Callable[[ToolCallRequest], object] | None
+    tools: Iterable[ToolLike] | None

@@ -1,0 +1,55 @@
+"""The keywords that type checkers know are those that predictions take."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from lmstudio import LLM
+from lmstudio.keywords import CompleteKeywords, PredictionOptions, RespondKeywords
+from lmstudio.options import PredictionSettings
+from lmstudio.wire.config import PREDICTION_SETTINGS
+
+#: What decides the type of the answer is in the overloads instead.
+DECIDING = {"structured", "response_format"}
+#: Options of one of the two that become other options.
+TRANSLATED = {
+    LLM.complete: {"pre_prompt"},
+    LLM.respond: {"input_prefix", "input_suffix"},
+}
+
+
+def test_every_option_is_a_keyword():
+    """The table of options and the keywords are the same, other names included."""
+    names = {name for row in PREDICTION_SETTINGS for name in (row.name, *row.also)}
+
+    assert names - DECIDING == PredictionOptions.__annotations__.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "keywords"),
+    [(LLM.complete, CompleteKeywords), (LLM.respond, RespondKeywords)],
+    ids=["complete", "respond"],
+)
+def test_every_argument_is_a_keyword(method, keywords):
+    """What the method itself takes is known as well, and nothing else is."""
+    own = {
+        name
+        for name, parameter in inspect.signature(method).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    options = PredictionOptions.__annotations__.keys()
+
+    known = set(keywords.__annotations__)
+    assert own - DECIDING | options | TRANSLATED[method] == known
+
+
+@pytest.mark.parametrize("is_completion", [True, False])
+def test_keywords_of_the_other_method(is_completion):
+    """What is translated for one method is refused by the other."""
+    mine, other = (TRANSLATED[LLM.complete], TRANSLATED[LLM.respond])
+    wrong = other if is_completion else mine
+    for name in sorted(wrong):
+        with pytest.raises(ValueError, match=f"'{name}' is an option of"):
+            PredictionSettings({name: "x"}, is_completion=is_completion)
