@@ -8,13 +8,14 @@ import pytest
 
 from lmstudio import (
     LLM,
+    LMStudioClient,
     LMStudioModelNotFoundError,
     LMStudioPresetNotFoundError,
     LMStudioProtocolError,
     LMStudioTypeError,
     LMStudioValueError,
 )
-from lmstudio.testing import NEVER
+from lmstudio.testing import NEVER, FakeServer
 
 
 def test_what_a_handle_knows(client):
@@ -179,18 +180,21 @@ def test_complete(fake, model):
     assert "Question: life?" == message["content"][0]["text"]
 
 
-def test_presets(fake, client):
-    """A handle keeps the preset that it was loaded with; a call may take another.
-
-    The scripted server has none, and says so.
-    """
-    model = client.llm.load("other", preset="Mine")
-    for more in ({}, {"preset": "Yours"}):
-        with pytest.raises(LMStudioPresetNotFoundError):
+def test_presets():
+    """A handle keeps the preset that it was loaded with; a call may take another."""
+    with (
+        FakeServer(presets=["Mine", "Yours"]) as fake,
+        LMStudioClient(fake.host) as client,
+    ):
+        model = client.llm.load("any", preset="Mine")
+        for more in ({}, {"preset": "Yours"}):
             model.respond("x", **more).result()
+        with pytest.raises(LMStudioPresetNotFoundError):
+            model.respond("x", preset="Theirs").result()
+        sent = fake.parameters("predict")
 
-    assert ["Mine", "Yours"] == [
-        parameter["fuzzyPresetIdentifier"] for parameter in fake.parameters("predict")
+    assert ["Mine", "Yours", "Theirs"] == [
+        parameter["fuzzyPresetIdentifier"] for parameter in sent
     ]
 
 

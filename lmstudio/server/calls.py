@@ -97,7 +97,9 @@ async def _count_tokens(context: Context, parameter: common.SpecifiedText) -> An
 
 async def _apply_template(context: Context, parameter: llm.ApplyTemplate) -> Any:
     instance = context.find(parameter.specifier)
-    config = collapse(parameter.prediction_config_stack)
+    own = common.KVLayer(layer_name="instance", config=instance.operation)
+    layers = [own, *parameter.prediction_config_stack.layers]
+    config = collapse(common.KVStack(layers=layers))
     with context.service.registry.use(instance):
         text = await context.service.format_prompt(
             instance, parameter.history, config, parameter.opts

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
 from ..wire import common, diagnostics, llm
-from ..wire.common import KVConfig, KVStack
+from ..wire.common import KVConfig, KVLayer, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
 from .calls import Context
 from .engine import BadRequest
-from .failures import Failure, no_preset
+from .failures import Failure
 from .heartbeat import Heartbeat
 from .infos import instance_info, model_info
 from .instances import Instance, Load, Wanted
 from .logs import OLD_KINDS
+from .presets import Preset, find, for_raw_text
 
 #: How long an instance of `getOrLoad` stays idle when the client does not say,
 #: seconds. Source: docs/wire/models.md.
@@ -59,10 +60,14 @@ Handler = Callable[[Context, Any, Ends], Awaitable[None]]
 async def _load_model(
     context: Context, parameter: common.LoadModel, ends: Ends
 ) -> None:
-    if parameter.preset is not None:
-        raise no_preset(parameter.preset)
+    preset = await _preset(context, parameter.preset)
+    layers = [
+        KVLayer(layer_name="preset", config=preset.load),
+        *parameter.load_config_stack.layers,
+    ]
     wanted = Wanted(
-        config=collapse(parameter.load_config_stack),
+        config=collapse(KVStack(layers=layers)),
+        operation=preset.operation,
         ttl=_seconds("ttlMs", parameter.ttl_ms),
         owner=context.client if parameter.no_hup is False else None,
     )
@@ -142,7 +147,7 @@ async def _predict(context: Context, parameter: llm.Predict, ends: Ends) -> None
         ends,
         history=None if raw_prompt is not None else parameter.history,
         raw_prompt=raw_prompt,
-        config=collapse(KVStack(layers=layers)),
+        layers=layers,
     )
 
 
@@ -155,7 +160,7 @@ async def _complete(
         ends,
         history=None,
         raw_prompt=parameter.raw_prompt,
-        config=collapse(parameter.prediction_config_stack),
+        layers=parameter.prediction_config_stack.layers,
     )
 
 
@@ -166,14 +171,14 @@ async def _generate(
     *,
     history: llm.History | None,
     raw_prompt: str | None,
-    config: KVConfig,
+    layers: Sequence[KVLayer],
 ) -> None:
     """Send a prediction's packets, and what it came to."""
-    if parameter.fuzzy_preset_identifier is not None:
-        raise no_preset(parameter.fuzzy_preset_identifier)
     service = context.service
+    preset = await _preset(context, parameter.fuzzy_preset_identifier)
     instance = context.find(parameter.model_specifier)
     file = instance.file
+    config = _under(layers, instance, preset, is_raw=history is None)
     if history is not None:
         service.files.check(context.client, history, key=file.key, vision=file.vision)
     with service.registry.use(instance, "processingPrompt") as use:
@@ -212,6 +217,30 @@ async def _generate(
             "predictionConfig": unstructure(packet.prediction_config),
         }
     )
+
+
+async def _preset(context: Context, name: str | None) -> Preset:
+    """The preset of a name; an empty one when none is given."""
+    if name is None:
+        return Preset(identifier="", name="")
+    return await asyncio.to_thread(find, context.service.presets, name)
+
+
+def _under(
+    layers: Sequence[KVLayer], instance: Instance, preset: Preset, *, is_raw: bool
+) -> KVConfig:
+    """The settings of a client, on top of what the server knows.
+
+    Source: docs/wire/config.md, "Presets".
+    """
+    lower = [
+        KVLayer(layer_name=name, config=for_raw_text(config) if is_raw else config)
+        for name, config in (
+            ("instance", instance.operation),
+            ("preset", preset.operation),
+        )
+    ]
+    return collapse(KVStack(layers=[*lower, *layers]))
 
 
 class _Output:

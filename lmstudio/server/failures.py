@@ -91,17 +91,43 @@ def wrong_domain(file: ModelFile, expected: str) -> Failure:
     )
 
 
-def no_preset(name: str) -> Failure:
-    """A preset that does not exist: this server has none so far."""
+def no_preset(
+    name: str,
+    presets: Sequence[tuple[str, str]] = (),
+    *,
+    total: int | None = None,
+    is_ambiguous: bool = False,
+    broken: Sequence[str] = (),
+) -> Failure:
+    """A preset that does not exist, or a name that several have.
+
+    Args:
+        presets: Identifiers and names of those that exist, or that fit.
+        total: How many exist, if that differs.
+        broken: Those that can't be read, and why.
+    """
+    title = f"No preset is called {name[:100]!r}"
+    about, suggestion = "This server has no presets", "Give the options themselves"
+    if presets:
+        listed = ", ".join(f"{called!r} ({of})" for of, called in presets[:SAMPLE])
+        more = ", ..." if len(presets) > SAMPLE else ""
+        about, suggestion = f"There are {listed}{more}", "Use one of these names"
+    if is_ambiguous:
+        title = f"Several presets fit {name[:100]!r}"
+        suggestion = "Use the identifier of one"
+    if broken:
+        about += f". Broken: {', '.join(broken[:SAMPLE])}"
     return Failure(
-        f"No preset is called {name[:100]!r}",
-        "This server has no presets",
-        "Give the options themselves",
+        title,
+        about,
+        suggestion,
         display={
             "code": "generic.presetNotFound",
             "specifiedFuzzyPresetIdentifier": name,
-            "availablePresetsSample": [],
-            "totalAvailablePresets": 0,
+            "availablePresetsSample": [
+                {"identifier": of, "name": called} for of, called in presets[:SAMPLE]
+            ],
+            "totalAvailablePresets": len(presets) if total is None else total,
         },
     )
 

@@ -37,11 +37,13 @@ class Wanted:
 
     Attributes:
         config: Settings as they travel, layers collapsed.
+        operation: Settings of its predictions where nobody says otherwise.
         ttl: Seconds of idleness after which to unload it, None for never.
         owner: The client it goes with, None for nobody.
     """
 
     config: KVConfig = attrs.field(factory=KVConfig)
+    operation: KVConfig = attrs.field(factory=KVConfig)
     ttl: float | None = None
     owner: Any = None
 
@@ -56,6 +58,7 @@ class Instance:
         model: The engine's part.
         control_tokens: Texts that would steer the model.
         config: The load configuration as it came about.
+        operation: Settings of predictions where nobody says otherwise.
         ttl: Seconds of idleness after which it is unloaded, None for never.
         owner: Whose it is: unloaded when this client is released. None for nobody's.
         last_used: Unix time of the last use, seconds; None before the first.
@@ -75,6 +78,7 @@ class Instance:
         self.model = model
         self.control_tokens = control_tokens
         self.config = effective(file, wanted.config, model.context_length)
+        self.operation = wanted.operation
         self.ttl = wanted.ttl
         self.owner = wanted.owner
         self.last_used: float | None = None

@@ -18,6 +18,7 @@ from . import paths
 from .app import App
 from .engine import Engine
 from .ports import listen
+from .presets import PresetFolder
 from .service import Service
 from .store import Store
 
@@ -166,6 +167,7 @@ def serve(
     *,
     cors: bool = False,
     models_dir: str | os.PathLike[str] | None = None,
+    presets_dir: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
     shutdown: Callable[[], None] | None = None,
 ) -> Server:
@@ -176,6 +178,7 @@ def serve(
         port: 0 takes a free one, see `Server.port`.
         cors: Let web pages of any origin in.
         models_dir: The folder of the models, by default the application's own.
+        presets_dir: The folder of the presets, likewise.
         engine: What runs the models, by default llama.cpp.
         shutdown: Called when a client asks the server to end; without it such
             requests are refused.
@@ -184,12 +187,14 @@ def serve(
         PortUnavailable: The port is taken, or the host is not this machine.
     """
     folder = Path(models_dir) if models_dir is not None else paths.models()
+    presets = Path(presets_dir) if presets_dir is not None else paths.presets()
 
     def service() -> Service:
         return Service(
             Store(folder),
             engine if engine is not None else _llama_cpp(),
             shutdown=shutdown,
+            presets=PresetFolder(presets),
         )
 
     return Server(listen(host, port), service, cors)

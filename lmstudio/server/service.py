@@ -15,6 +15,7 @@ from .files import Files
 from .gguf import control_tokens
 from .instances import Instance
 from .logs import Logs
+from .presets import FixedPresets, Presets
 from .registry import Models, Registry
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ NAMESPACES = (
 )
 
 #: What of this project's own the greeting announces.
-EXTENSIONS = ("noHup", "logKinds")
+EXTENSIONS = ("noHup", "logKinds", "loadPreset")
 
 
 def _control_tokens(file: ModelFile) -> Sequence[str]:
@@ -100,6 +101,7 @@ class Service:
         clients: Everyone who is connected.
         files: What they have uploaded.
         logs: Tells those who watch the server what it does.
+        presets: Named settings.
         predict: Starts predictions.
         format_prompt: Makes prompts out of histories.
         shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
@@ -116,11 +118,13 @@ class Service:
         format_prompt: FormatPrompt | None = None,
         control_tokens_of: Callable[[ModelFile], Sequence[str]] = _control_tokens,
         shutdown: Callable[[], None] | None = None,
+        presets: Presets | None = None,
     ) -> None:
         self.registry = Registry(models, engine, control_tokens_of)
         self.clients = Clients(self._released)
         self.files = Files()
         self.logs = Logs()
+        self.presets: Presets = presets or FixedPresets()
         self.predict: Predict = predict or _predict
         self.format_prompt: FormatPrompt = format_prompt or _format_prompt
         self.shutdown = shutdown

@@ -11,6 +11,7 @@ from typing import Any
 from ..server.engine import ModelFile
 from ..server.failures import Failure
 from ..server.instances import Instance, Wanted
+from ..server.presets import FixedPresets, Preset
 from ..server.service import EXTENSIONS, Service
 from ..wire.common import KVConfig
 from ..wire.endpoints import Endpoint
@@ -40,6 +41,7 @@ class FakeServer:
         models: Models on its disk: keys, or whole files. A key with ``embed`` in it is
             an embedding model, one with ``vision`` takes images.
         loaded: Those of them that are in memory from the start.
+        presets: Presets that it has: names of empty ones, or whole ones.
         extensions: What the greeting announces; ``()`` makes it look like the
             application.
         port: 0 takes a free one.
@@ -56,6 +58,7 @@ class FakeServer:
         models: Iterable[str | ModelFile] = ("any",),
         *,
         loaded: Iterable[str] = (),
+        presets: Iterable[Preset | str] = (),
         extensions: Sequence[str] = EXTENSIONS,
         port: int = 0,
     ) -> None:
@@ -70,6 +73,7 @@ class FakeServer:
             predict=self._predict,
             format_prompt=_format_prompt,
             control_tokens_of=lambda _: (),
+            presets=FixedPresets([_preset(preset) for preset in presets]),
         )
         self._log = Log()
         self._service.observe = self._log.add
@@ -235,6 +239,12 @@ class FakeServer:
         config: KVConfig,
     ) -> ScriptedPrediction:
         return prediction_of(instance, self._scripts, history, raw_prompt, config)
+
+
+def _preset(given: Preset | str) -> Preset:
+    if isinstance(given, Preset):
+        return given
+    return Preset(identifier=f"@local:{given}", name=given)
 
 
 async def _format_prompt(

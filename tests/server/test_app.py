@@ -39,7 +39,8 @@ def get(url, **headers):
 def test_greeting_and_status(scripted):
     """Both questions that clients ask before they connect are answered."""
     headers, greeting = get(f"{scripted.http}/lmstudio-greeting", Origin=PAGE)
-    assert {"lmstudio": True, "extensions": ["noHup", "logKinds"]} == greeting
+    extensions = ["noHup", "logKinds", "loadPreset"]
+    assert {"lmstudio": True, "extensions": extensions} == greeting
     assert "access-control-allow-origin" not in headers
     _, status = get(f"{scripted.http}/lms-status")
     assert {"package": str, "version": str} == {k: type(v) for k, v in status.items()}

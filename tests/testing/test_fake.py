@@ -82,7 +82,10 @@ def test_it_needs_no_web_server_and_no_engine():
 def test_greeting(fake):
     """It is found like a real server, and refuses paths that are none."""
     for path, expected in {
-        "lmstudio-greeting": {"lmstudio": True, "extensions": ["noHup", "logKinds"]},
+        "lmstudio-greeting": {
+            "lmstudio": True,
+            "extensions": ["noHup", "logKinds", "loadPreset"],
+        },
         "lms-status": {"package": "lmstudio-fake", "version": str},
     }.items():
         with urllib.request.urlopen(f"http://{fake.host}/{path}") as answer:
