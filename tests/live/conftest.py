@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -59,9 +60,9 @@ def home(tmp_path: Path, model_file: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def server(home: Path) -> Iterator[Running]:
-    """A server of its own, on a free port."""
+@contextlib.contextmanager
+def started(home: Path) -> Iterator[Running]:
+    """A server process of its own, on a free port."""
     command = [sys.executable, "-m", "lmstudio.server", "--port=0"]
     process = subprocess.Popen(
         command,
@@ -78,6 +79,13 @@ def server(home: Path) -> Iterator[Running]:
         process.terminate()
         process.wait(10)
         process.stdout.close()
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[Running]:
+    """A server of the test's own."""
+    with started(home) as running:
+        yield running
 
 
 @pytest.fixture
