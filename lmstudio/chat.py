@@ -1,245 +1,281 @@
-"""Conversation histories in all the forms that users write them."""
+"""A conversation that grows: what people and models say, and what tools answer."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from .arguments import checked_text
-from .errors import LMStudioProtocolError, LMStudioTypeError, LMStudioValueError, shown
+from . import transcripts
+from .errors import LMStudioTypeError, LMStudioValueError
+from .message_list import MessageList, answer_of, entry_of, read_images, several
+from .messages import HistoryLike, message_of, messages_of
+from .parts import image_part, part_of, parts_of, request_part, result_part
+from .prediction import Prediction
+from .result import PredictionResult
 from .wire.files import FileHandle
-from .wire.llm import History, Message, Part, ToolCallRequest
-
-ROLES = ("system", "user", "assistant", "tool")
-
-#: What the parts of a message may be. Source: docs/wire/predict.md.
-_TYPES = {
-    "system": ("text", "file"),
-    "user": ("text", "file"),
-    "assistant": ("text", "file", "toolCallRequest"),
-}
-
-#: A text, messages as ``{"role", "content"}`` or ``(role, content)``, or
-#: ``{"messages": [...]}``.
-HistoryLike = str | Mapping[str, Any] | Iterable[Any]
-
-_RIGHT = (
-    'write a text, or a list of {"role": "user", "content": "..."} or ("user", "...")'
-)
+from .wire.llm import Message, Part, ToolCallRequest
 
 
-@attrs.frozen(kw_only=True)
-class PendingImage(Part):
-    """An image in a message that the server does not have yet.
+class Chat(MessageList):
+    """A conversation: a list of messages, and ways to add to it.
 
-    Attributes:
-        source: What `lmstudio.images.read_image` reads.
-    """
-
-    source: Any = attrs.field(repr=False)
-
-
-def image_part(source: Any, name: str | None = None) -> Part:
-    """A part that shows an image: one that was prepared, or one to be read and sent.
+    Hand it to `respond` as it is. What is sent are the messages of that moment: a chat
+    can be changed while an answer is on its way. It is as safe between threads as a
+    list: each operation is atomic, a sequence of them is not.
 
     Args:
-        source: A `FileHandle`, or what `lmstudio.images.read_image` reads.
-        name: A name for people.
-    """
-    if isinstance(source, FileHandle):
-        return source.to_part()
-    return PendingImage(type="file", file_type="image", name=name, source=source)
-
-
-def text_part(text: str) -> Part:
-    """A part that is just text."""
-    return Part(type="text", text=text)
-
-
-def user_message(text: str) -> Message:
-    """A message of the user that is just text."""
-    return Message(role="user", content=[text_part(text)])
-
-
-def to_history(given: HistoryLike) -> History:
-    """The history that a user means.
-
-    Args:
-        given: One text is a message of the user. A list is taken message by message:
-            mappings with ``role`` and ``content``, pairs, or texts of the user.
-            ``content`` is a text or a list of parts as OpenAI writes them or as they
-            travel. A mapping with ``messages`` is the same as its list.
+        system_prompt: What the model is told first; None for nothing.
 
     Raises:
-        LMStudioValueError: Something in it is none of these; the error says where.
+        LMStudioValueError: The prompt is no text.
     """
-    if isinstance(given, History):
-        return given
-    if isinstance(given, str):
-        return History(messages=[user_message(checked_text(given, "the message"))])
-    if isinstance(given, Mapping):
-        if "messages" not in given:
-            raise LMStudioValueError(
-                f"a history can't be read from {shown(given)}; {_RIGHT}"
-            )
-        given = given["messages"]
-    if isinstance(given, (str, bytes, bytearray, Mapping)) or not isinstance(
-        given, Iterable
-    ):
-        raise LMStudioTypeError(
-            f"a history can't be read from {shown(given)}; {_RIGHT}"
-        )
-    messages = [_message(item, f"message {n}") for n, item in enumerate(given)]
-    if not messages:
-        raise LMStudioValueError(f"the history has no messages; {_RIGHT}")
-    return History(messages=messages)
 
-
-def _message(item: Any, where: str) -> Message:
-    if isinstance(item, Message):
-        return item
-    if isinstance(item, str):
-        return user_message(checked_text(item, where))
-    if isinstance(item, Mapping):
-        role, content = item.get("role"), item.get("content")
-        if "role" not in item or ("content" not in item and "tool_calls" not in item):
-            raise LMStudioValueError(
-                f"{where} needs a role and a content, not {shown(item)}; {_RIGHT}"
-            )
-    elif isinstance(item, (tuple, list)) and len(item) == 2:
-        role, content = item
-        item = {}
-    else:
-        raise LMStudioTypeError(f"{where} can't be read from {shown(item)}; {_RIGHT}")
-    if role == "developer":  # OpenAI's newer word
-        role = "system"
-    if role not in ROLES:
-        raise LMStudioValueError(
-            f"the role of {where} must be one of {', '.join(ROLES)}, not {shown(role)}"
-        )
-    if role == "tool":
-        return Message(role=role, content=_tool_results(item, content, where))
-    calls = _tool_calls(item.get("tool_calls"), role, where)
-    if content is None and role == "assistant":  # as OpenAI writes calls without text
-        return Message(role=role, content=calls or [text_part("")])
-    parts = _parts(content, where) + calls
-    for part in parts:
-        if part.type not in _TYPES[role]:
-            raise LMStudioValueError(
-                f"a part of the type {part.type} can't be in {where}, whose role is"
-                f" {role}"
-            )
-    return Message(role=role, content=parts)
-
-
-def _parts(content: Any, where: str) -> list[Part]:
-    if isinstance(content, str):
-        return [text_part(checked_text(content, f"the content of {where}"))]
-    if isinstance(content, Mapping):
-        content = [content]
-    if isinstance(content, (bytes, bytearray)) or not isinstance(content, Iterable):
-        raise LMStudioTypeError(
-            f"the content of {where} must be text or a list of parts,"
-            f" not {shown(content)}"
-        )
-    return [_part(item, f"part {n} of {where}") for n, item in enumerate(content)]
-
-
-def _part(item: Any, where: str) -> Part:
-    if isinstance(item, Part):
-        return item
-    if isinstance(item, str):
-        return text_part(checked_text(item, where))
-    if isinstance(item, FileHandle):
-        return item.to_part()
-    kind = item.get("type") if isinstance(item, Mapping) else None
-    if kind == "image_url":  # as OpenAI writes it
-        inner = item.get("image_url")
-        url = inner.get("url") if isinstance(inner, Mapping) else inner
-        if not isinstance(url, str) or url[:5].lower() != "data:":
-            # Not a path either: who writes histories must not choose files of ours.
-            raise LMStudioValueError(
-                f"the image_url of {where} must be a data URL, not {shown(url)};"
-                " hand other images over with prepare_image"
-            )
-        return image_part(url)
-    if kind == "text":
-        return text_part(checked_text(item.get("text"), f"the text of {where}"))
-    if kind in ("file", "toolCallRequest", "toolCallResult"):
-        from .calls import structure  # needs the converter, which few messages do
-
+    def __init__(self, system_prompt: str | None = None) -> None:
+        super().__init__()
+        if system_prompt is None:
+            return
         try:
-            part: Part = structure(item, Part, where)
-        except LMStudioProtocolError as exc:
-            raise LMStudioValueError(
-                f"{where} is no {kind}: {exc.where}: {exc.problem}"
+            self.add_system_prompt(system_prompt)
+        except LMStudioTypeError as exc:
+            raise LMStudioTypeError(
+                f"{exc}; messages are read with Chat.from_history"
             ) from None
-        return part
-    raise LMStudioValueError(
-        f'{where} must be a text or {{"type": "text", "text": "..."}},'
-        f" not {shown(item)}"
-    )
 
+    @classmethod
+    def from_history(cls, history: HistoryLike) -> Chat:
+        """A chat with the messages of a text, list, wire form or other chat.
 
-def _tool_calls(calls: Any, role: str, where: str) -> list[Part]:
-    if not calls:
-        return []
-    if not isinstance(calls, (list, tuple)) or role != "assistant":
-        raise LMStudioValueError(
-            f"tool_calls of {where} must be a list in a message of the assistant,"
-            f" not {shown(calls)}"
-        )
-    return [_tool_call(item, where) for item in calls]
+        Args:
+            history: A text of the user; messages as ``{"role", "content"}`` or
+                ``(role, content)``, also as OpenAI writes them; ``{"messages": [...]}``
+                around these; or a chat. The new chat is independent of it.
 
+        Raises:
+            LMStudioValueError: It is none of these; the error says where.
+        """
+        made = cls()
+        made._messages = read_images(messages_of(history))
+        return made
 
-def _tool_call(item: Any, where: str) -> Part:
-    """A tool call as OpenAI writes it."""
-    function = item.get("function") if isinstance(item, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise LMStudioValueError(
-            f'a tool call of {where} needs {{"function": {{"name": ...}}}},'
-            f" not {shown(item)}"
-        )
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
+    @classmethod
+    def from_openai(cls, messages: Iterable[Any]) -> Chat:
+        """A chat with messages as OpenAI's chat completions take and give them.
+
+        Args:
+            messages: Mappings, or messages of OpenAI's client. Images must be data
+                URLs.
+
+        Raises:
+            LMStudioValueError: One can't be read; the error says which.
+        """
+        return cls.from_history(messages)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Chat:
+        """A chat that `save` wrote.
+
+        Raises:
+            LMStudioOSError: The file can't be read.
+            LMStudioValueError: It is no saved chat, or of a newer version.
+        """
+        made = cls()
+        made._messages = read_images(transcripts.load(path))
+        return made
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the chat to a file, as JSON. An existing one is replaced at once.
+
+        Images given by path or content are in it. Of files that were handed to the
+        server only the handle is, which the server forgets with its client.
+
+        Raises:
+            LMStudioOSError: The file can't be written.
+        """
+        transcripts.save(self._messages.copy(), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The chat as it travels, ``{"messages": [...]}``; `from_history` reads it."""
+        return transcripts.to_dict(self._messages.copy())
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The same as JSON text.
+
+        Args:
+            indent: Spaces for each level; None writes all in one line.
+        """
         import json
 
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError as exc:
-            raise LMStudioValueError(
-                f"the arguments of a tool call of {where} are no JSON: {exc}"
-            ) from None
-    if arguments is not None and not isinstance(arguments, Mapping):
-        raise LMStudioValueError(
-            f"the arguments of a tool call of {where} must be an object,"
-            f" not {shown(arguments)}"
-        )
-    name, number = function["name"], item.get("id")
-    request = ToolCallRequest(
-        name=checked_text(name, f"the name of a tool call of {where}"),
-        arguments=None if arguments is None else dict(arguments),
-        id=None if number is None else checked_text(number, f"a tool call of {where}"),
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+    def to_openai(self) -> list[dict[str, Any]]:
+        """The messages as OpenAI's chat completions take them.
+
+        Raises:
+            LMStudioValueError: One shows a file that only the LM Studio server has.
+        """
+        return transcripts.to_openai(self._messages.copy())
+
+    @property
+    def system_prompt(self) -> str | None:
+        """The text of the first system message; None without one.
+
+        Setting it replaces that message, or puts one in front; None takes it out.
+        """
+        prompts = (m.text for m in self if m.role == "system")
+        return next(prompts, None)
+
+    @system_prompt.setter
+    def system_prompt(self, prompt: str | None) -> None:
+        found = [n for n, m in enumerate(self) if m.role == "system"][:1]
+        if prompt is None:
+            for at in found:
+                del self._messages[at]
+            return
+        message = message_of(("system", prompt), "the system prompt")
+        at, end = (found[0], found[0] + 1) if found else (0, 0)
+        self._messages[at:end] = [message]
+
+    def add_system_prompt(self, prompt: str) -> Message:
+        """Add what the model is told at this place of the conversation."""
+        return self._add("system", parts_of(prompt, "the system prompt"))
+
+    def add_user_message(
+        self,
+        content: str | Part | FileHandle | Mapping[str, Any] | Iterable[Any],
+        *,
+        images: Iterable[Any] = (),
+        files: Iterable[FileHandle | Part | Mapping[str, Any]] = (),
+    ) -> Message:
+        """Add what the user says.
+
+        Args:
+            content: A text, or several texts and files.
+            images: What `prepare_image` returned or takes: paths, bytes, files opened
+                in binary mode, data URLs, images of Pillow. They are read now, and sent
+                with the prediction.
+            files: What `prepare_image` returned.
+
+        Raises:
+            LMStudioValueError: Something can't be used; the error says which part.
+            LMStudioOSError: An image can't be read.
+        """
+        where = f"message {len(self)}"
+        parts = parts_of(content, where)
+        for n, file in enumerate(several(files, "files")):
+            part = part_of(file, f"file {n} of {where}")
+            parts.append(_file(part, f"file {n} of {where}"))
+        for n, image in enumerate(several(images, "images")):
+            is_ready = isinstance(image, (Part, FileHandle, Mapping))
+            at = f"image {n} of {where}"
+            part = part_of(image, at) if is_ready else image_part(image)
+            parts.append(_file(part, at))
+        return self._add("user", parts)
+
+    def add_assistant_response(
+        self,
+        response: str | PredictionResult[Any] | Prediction[Any] | Iterable[Any],
+        tool_call_requests: Iterable[ToolCallRequest | Part | Mapping[str, Any]] = (),
+    ) -> Message:
+        """Add what the model said.
+
+        Args:
+            response: A result; a prediction, which is waited for; or a text.
+            tool_call_requests: The calls of tools that it asks for; of a result its
+                own, unless others are given.
+
+        Raises:
+            LMStudioValueError: Something can't be used; the error says which part.
+            LMStudioError: The prediction failed.
+        """
+        where = f"message {len(self)}"
+        requests: Iterable[Any] = several(tool_call_requests, "tool_call_requests")
+        parts = [request_part(request, where) for request in requests]
+        if isinstance(response, (Prediction, PredictionResult)):
+            message = answer_of(response, where)
+            own = [p for p in message.content if p.type == "toolCallRequest"]
+            return self._add("assistant", [message.content[0], *(parts or own)])
+        return self._add("assistant", parts_of(response, where) + parts)
+
+    def add_tool_result(self, result: Any, call_id: str | None = None) -> Message:
+        """Add what a tool answered.
+
+        Args:
+            result: A text as it is; ``{"content": "...", "toolCallId": "..."}``; any
+                other value as JSON.
+            call_id: The `id` of the call that it answers.
+
+        Raises:
+            LMStudioValueError: It can't be used.
+        """
+        where = f"message {len(self)}"
+        return self._add("tool", [_result(result, call_id, where)])
+
+    def add_tool_results(self, results: Iterable[Any]) -> Message:
+        """Add what several tools answered, in one message.
+
+        Args:
+            results: As `add_tool_result` takes them.
+
+        Raises:
+            LMStudioValueError: One can't be used; the error says which.
+        """
+        where = f"message {len(self)}"
+        given = enumerate(several(results, "results"))
+        parts = [_result(item, None, f"result {n} of {where}") for n, item in given]
+        return self._add("tool", parts)
+
+    def add_entry(self, role: str, content: Any) -> Message:
+        """Add a message of any role; the content is that of the other methods."""
+        if role == "assistant":
+            return self.add_assistant_response(content)
+        if role == "tool" and isinstance(content, (list, tuple)):
+            return self.add_tool_results(content)
+        if role == "tool":
+            return self.add_tool_result(content)
+        return self._add(role, content)
+
+    def _add(self, role: str, content: Any) -> Message:
+        message = entry_of((role, content), f"message {len(self)}")
+        self._messages.append(message)
+        return message
+
+    def __str__(self) -> str:
+        return transcripts.as_text(self._messages.copy())
+
+    def __repr__(self) -> str:
+        messages = self._messages.copy()
+        name = type(self).__name__
+        count = f"{len(messages)} message{'' if len(messages) == 1 else 's'}"
+        if not messages:
+            return f"<{name} {count}>"
+        last = transcripts.as_text(messages[-1:])
+        short = last if len(last) <= 60 else last[:59] + "…"
+        return f"<{name} {count}, last {short!r}>"
+
+    def _repr_html_(self) -> str:
+        return transcripts.as_html(self._messages.copy())
+
+
+def _file(part: Part, where: str) -> Part:
+    if part.type != "file":
+        raise LMStudioValueError(f"{where} is no file, but of the type {part.type}")
+    return part
+
+
+def _result(item: Any, call_id: Any, where: str) -> Part:
+    """The part for what a tool answered."""
+    is_wire = isinstance(item, Mapping) and (
+        item.get("type") == "toolCallResult"
+        or ("content" in item and bool({"toolCallId", "tool_call_id"} & set(item)))
     )
-    return Part(type="toolCallRequest", tool_call_request=request)
+    if is_wire or isinstance(item, Part):
+        part = result_part(item, where)
+    else:
+        from .toolcalls import to_json
 
-
-def _tool_results(item: Mapping[str, Any], content: Any, where: str) -> list[Part]:
-    """The results of a tool message: as they travel, or one as OpenAI writes it."""
-    if not isinstance(content, str):
-        parts = _parts(content, where)
-        kinds = {part.type for part in parts}
-        if kinds == {"toolCallResult"}:
-            return parts
-        if kinds - {"text"}:
-            raise LMStudioValueError(
-                f"{where} must hold results of tools, not {', '.join(sorted(kinds))}"
-            )
-        content = "".join(part.text or "" for part in parts)
-    text = checked_text(content, f"the content of {where}")
-    call = item.get("tool_call_id")
-    if call is not None:
-        call = checked_text(call, f"the tool_call_id of {where}")
-    return [Part(type="toolCallResult", content=text, tool_call_id=call)]
+        text = item if isinstance(item, str) else to_json(item)
+        part = Part(type="toolCallResult", content=text)
+    return part if call_id is None else attrs.evolve(part, tool_call_id=call_id)

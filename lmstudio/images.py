@@ -10,8 +10,8 @@ import attrs
 
 from .arguments import checked_name
 from .calls import call
-from .chat import PendingImage
 from .errors import LMStudioOSError, LMStudioTypeError, LMStudioValueError, shown
+from .parts import PendingImage
 from .session import Session
 from .wire.files import IMAGES, FileHandle, UploadedFile, UploadFile, kind_of
 from .wire.llm import History
@@ -226,13 +226,15 @@ def with_uploads(
     }
     if not images:
         return history
-    messages = [
-        attrs.evolve(message, content=list(message.content))
-        for message in history.messages
-    ]
+    contents = [list(message.content) for message in history.messages]
     for (n, k), image in images.items():
-        messages[n].content[k] = upload(session, image, call_time).to_part()
-    return History(messages=messages)
+        contents[n][k] = upload(session, image, call_time).to_part()
+    return History(
+        messages=[
+            attrs.evolve(message, content=content)
+            for message, content in zip(history.messages, contents, strict=True)
+        ]
+    )
 
 
 def _read_part(part: PendingImage, where: str) -> Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -11,10 +11,10 @@ from .actresult import PredictionRoundResult
 from .arguments import checked_text, checked_texts
 from .arrivals import Watch
 from .calls import Channel, call, call_all
-from .chat import HistoryLike, to_history, user_message
 from .errors import LMStudioProtocolError, LMStudioToolError, LMStudioValueError
 from .functions import ToolLike, to_act_with, with_tools
 from .images import has_images, with_uploads
+from .messages import HistoryLike, to_history, user_message
 from .options import PredictionSettings, merged
 from .prediction import Prediction
 from .result import Fragment
@@ -169,7 +169,8 @@ class ModelHandle:
             tokens: list[int] = self._call("tokenize", self._text(text)).tokens
             return tokens
         texts = [self._text(one) for one in checked_texts(text, "tokenize")]
-        return [reply.tokens for reply in self._call_all("tokenize", texts, self._call_time)]
+        where, limit = (self._session, self.namespace, "tokenize"), self._call_time
+        return [reply.tokens for reply in call_all(*where, texts, timeout=limit)]
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has."""
@@ -183,13 +184,6 @@ class ModelHandle:
     def _call(self, name: str, parameter: Any) -> Any:
         return call(
             self._session, self.namespace, name, parameter, timeout=self._call_time
-        )
-
-    def _call_all(
-        self, name: str, parameters: Sequence[Any], timeout: float | None
-    ) -> list[Any]:
-        return call_all(
-            self._session, self.namespace, name, parameters, timeout=timeout
         )
 
     def __eq__(self, other: object) -> bool:
@@ -371,7 +365,8 @@ class LLM(ModelHandle):
         """Answer a conversation.
 
         Args:
-            history: A text of the user, or messages; see `lmstudio.chat.to_history`.
+            history: A text of the user, or messages; see `messages_of` in
+                `lmstudio.messages`.
             on_tool_call: Called with each call of a tool that the model asks for.
             tools: Functions with type hints and other tools that the model may ask to
                 be called; none is. The calls are in the result's `tool_calls`; the
@@ -563,16 +558,13 @@ class EmbeddingModel(ModelHandle):
             LMStudioModelNotFoundError: The model is not loaded.
             LMStudioError: For several texts the error's `index` says which failed.
         """
-        texts = [text] if isinstance(text, str) else checked_texts(text, "embed")
-        inputs = [self._input(one) for one in texts]
+        where, limit = (self._session, self.namespace, "embedString"), self._timeout
         if isinstance(text, str):
-            limit = self._timeout
-            (one,) = inputs
-            reply = call(self._session, self.namespace, "embedString", one, timeout=limit)
+            reply = call(*where, self._input(text), timeout=limit)
             vector: list[float] = reply.embedding
             return vector
-        replies = self._call_all("embedString", inputs, self._timeout)
-        return [reply.embedding for reply in replies]
+        texts = [self._input(one) for one in checked_texts(text, "embed")]
+        return [reply.embedding for reply in call_all(*where, texts, timeout=limit)]
 
     def _input(self, text: str) -> EmbedString:
         checked = checked_text(text, "the text")

@@ -21,8 +21,9 @@ from lmstudio import (
     LMStudioTypeError,
     LMStudioValueError,
 )
-from lmstudio.chat import image_part, to_history
 from lmstudio.images import read_image
+from lmstudio.messages import to_history
+from lmstudio.parts import image_part
 from lmstudio.testing import FakeServer
 
 #: The smallest PNG: one pixel.

@@ -7,6 +7,7 @@ turns whatever does not fit into `LMStudioProtocolError` with the path to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import GenericAlias
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
@@ -83,6 +84,21 @@ def _list_reader(kind: Any) -> Callable[[Any, Any], Any]:
     return read_list
 
 
+def _is_tuple(kind: Any) -> bool:
+    """Whether it is a tuple of one type and any length: a list that stays as it is."""
+    return get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,)
+
+
+def _tuple_reader(kind: Any) -> Callable[[Any, Any], Any]:
+    inner: Any = GenericAlias(list, get_args(kind)[:1])
+    return lambda value, _: tuple(converter.structure(value, inner))
+
+
+def _tuple_writer(kind: Any) -> Callable[[Any], list[Any]]:
+    inner = GenericAlias(list, get_args(kind)[:1])
+    return lambda value: list(converter.unstructure(value, inner))
+
+
 def _reader(cls: type) -> Callable[[Any, Any], Any]:
     """A reader that knows wire names, and gives ``raw`` the object as it came."""
     fields = attrs.fields(cls)
@@ -124,6 +140,8 @@ def _writer(cls: type) -> Callable[[Any], dict[str, Any]]:
 
 
 converter.register_structure_hook_factory(_is_list, _list_reader)
+converter.register_structure_hook_factory(_is_tuple, _tuple_reader)
+converter.register_unstructure_hook_factory(_is_tuple, _tuple_writer)
 converter.register_structure_hook_factory(attrs.has, _reader)
 converter.register_unstructure_hook_factory(attrs.has, _writer)
 

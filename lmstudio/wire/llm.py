@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -56,12 +57,43 @@ class Part:
     tool_call_id: str | None = None
 
 
+def _as_tuple(parts: Iterable[Part]) -> tuple[Part, ...]:
+    return tuple(parts)
+
+
 @model(kw_only=True)
 class Message:
-    """One message: who says it, and its parts in order."""
+    """One message: who says it, and its parts in order.
+
+    Attributes:
+        role: ``"system"``, ``"user"``, ``"assistant"`` or ``"tool"``.
+        content: Its parts. They can't be changed: a message may belong to several
+            conversations.
+    """
 
     role: str
-    content: list[Part]
+    content: tuple[Part, ...] = attrs.field(converter=_as_tuple)
+
+    @property
+    def text(self) -> str:
+        """Its text: all parts that are text, with nothing between."""
+        return "".join(part.text or "" for part in self.content if part.type == "text")
+
+    @property
+    def files(self) -> list[Part]:
+        """The parts that show a file."""
+        return [part for part in self.content if part.type == "file"]
+
+    @property
+    def tool_calls(self) -> list[ToolCallRequest]:
+        """The calls of tools that the model asks for, in order."""
+        requests = (part.tool_call_request for part in self.content)
+        return [request for request in requests if request is not None]
+
+    @property
+    def tool_results(self) -> list[Part]:
+        """The parts that hold the result of a tool."""
+        return [part for part in self.content if part.type == "toolCallResult"]
 
 
 @model(kw_only=True)

@@ -8,9 +8,10 @@ from types import MappingProxyType
 import pytest
 
 from lmstudio import LMStudioTypeError, LMStudioValueError
-from lmstudio.chat import to_history
+from lmstudio.messages import to_history
 from lmstudio.result import fragment_from_wire
 from lmstudio.wire.converter import unstructure
+from lmstudio.wire.files import FileHandle
 from lmstudio.wire.llm import Message, Part
 
 
@@ -191,6 +192,19 @@ CALL = [{"function": {"name": "f"}}]
         ),
         (
             [("tool", [{"type": "file"}])],
+            "the name of part 0 of message 0 must be text, not None",
+        ),
+        (
+            [
+                (
+                    "tool",
+                    [
+                        FileHandle(
+                            name="a", identifier="1", size_bytes=1, file_type="image"
+                        )
+                    ],
+                )
+            ],
             "message 0 must hold results of tools, not file",
         ),
         ([("tool", None)], "the content of message 0 must be text or a list of parts"),
