@@ -101,7 +101,9 @@ def run(block: Block, namespace: dict[str, Any], server: testing.FakeServer) -> 
     code = "\n" * (block.line - 1) + block.code  # so that tracebacks have the line
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, str(block.page), "exec"), namespace)
+        # As it stands: without what this file imports from __future__.
+        compiled = compile(code, str(block.page), "exec", dont_inherit=True)
+        exec(compiled, namespace)
     expected = [m["text"] for m in map(_PRINTS.match, block.code.splitlines()) if m]
     missing = [line for line in expected if line not in printed.getvalue().split("\n")]
     assert [] == missing, f"{block} prints {printed.getvalue()!r}"

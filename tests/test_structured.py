@@ -92,7 +92,8 @@ CIRCLE["properties"] = {"a": CIRCLE}
         ("json", f"structured output can't be made of 'json'; {RIGHT}"),
         (
             7,
-            "structured output can't be made of 7: 7 of type int is no type; pass a type, such as a class, and no instance",
+            "structured output can't be made of 7: 7 of type int is no type; pass a"
+            " type, such as a class, and no instance",
         ),
         (object(), "structured output can't be made of <object object at "),
         (
