@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-import attrs
-
 from .arguments import checked_callback
 from .calls import Channel, structure
 from .errors import LMStudioError
@@ -20,13 +18,14 @@ from .protocol.client import End
 from .session import Session
 from .wire.diagnostics import LOG_DATA, Log, LogData, OtherLog, StreamLogs
 from .wire.endpoints import endpoint
+from .wire.model import model
 
 log = logging.getLogger("lmstudio.diagnostics")
 
 _CLOSED = End("closed")
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class LogEntry:
     """One entry of a server's log.
 
@@ -46,7 +45,8 @@ class LogStream:
     """A server's log: iterate over it, and close it from any thread.
 
     It has no end of its own. Closing it ends iterations, as does the end of a ``with``
-    block, and closing the client. Several threads that iterate share the entries: each is given to one.
+    block, and closing the client. Several threads that iterate share the entries: each
+    is given to one.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from .parts import PendingImage
 from .session import Session
 from .wire.files import IMAGES, FileHandle, UploadedFile, UploadFile, kind_of
 from .wire.llm import History
+from .wire.model import model
 
 _WEB = ("http://", "https://")
 _RIGHT = (
@@ -23,7 +24,7 @@ _RIGHT = (
 )
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Image:
     """An image that was read and not sent yet.
 

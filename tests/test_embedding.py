@@ -12,6 +12,7 @@ from lmstudio import (
     LMStudioClient,
     LMStudioModelNotFoundError,
     LMStudioServerError,
+    LMStudioTimeoutError,
     LMStudioTypeError,
     LMStudioUnsupportedError,
     LMStudioValueError,
@@ -120,6 +121,23 @@ def test_a_lone_surrogate_is_refused(fake, model):
         model.embed(["a", "\ud800"])
 
     assert [] == fake.requests
+
+
+def test_the_time_limit_is_that_of_predictions(fake):
+    """It may take long; a client's time limit for what takes long holds."""
+    gate = Await()
+    with LMStudioClient(fake.host, timeout=0.05, idle_timeout=60) as client:
+        model = client.embedding.get("text-embed")
+        for given, words in (("a", "^embedString: no"), (["a"], "^input 0: embedStr")):
+            fake.before("embedString", gate)
+            with pytest.raises(LMStudioTimeoutError, match=words):
+                model.embed(given)
+    fake.before("embedString", gate)
+    with LMStudioClient(fake.host, idle_timeout=0.05) as client:
+        opener = threading.Timer(0.2, gate.open)
+        opener.start()
+        assert 2 == len(client.embedding.get("text-embed").embed("a"))
+        opener.join()
 
 
 def test_tokens(fake, model):
