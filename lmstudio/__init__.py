@@ -3,6 +3,9 @@
 import logging
 
 from ._version import __version__
+from .act import ActRun
+from .actresult import ActResult, PredictionRoundResult, RoundFragment
+from .chat import Chat
 from .client import LMStudioClient
 from .default import (
     configure_default_client,
@@ -34,24 +37,30 @@ from .errors import (
     LMStudioRuntimeError,
     LMStudioServerError,
     LMStudioTimeoutError,
+    LMStudioToolError,
     LMStudioTypeError,
     LMStudioUnknownMessageWarning,
     LMStudioUnsupportedError,
     LMStudioValueError,
     LMStudioWebsocketError,
 )
+from .functions import ToolFunctionDef
 from .models import LLM, EmbeddingModel
 from .prediction import Prediction
 from .result import Fragment, PredictionResult
 from .signals import Signal
+from .toolcalls import ToolCall
 from .wire.common import InstanceInfo, ModelInfo
 from .wire.files import FileHandle
-from .wire.llm import PredictionStats
+from .wire.llm import PredictionStats, ToolCallRequest
 
 Client = LMStudioClient
 
 __all__ = [
     "LLM",
+    "ActResult",
+    "ActRun",
+    "Chat",
     "Client",
     "EmbeddingModel",
     "FileHandle",
@@ -77,6 +86,7 @@ __all__ = [
     "LMStudioRuntimeError",
     "LMStudioServerError",
     "LMStudioTimeoutError",
+    "LMStudioToolError",
     "LMStudioTypeError",
     "LMStudioUnknownMessageWarning",
     "LMStudioUnsupportedError",
@@ -87,8 +97,13 @@ __all__ = [
     "ModelInfo",
     "Prediction",
     "PredictionResult",
+    "PredictionRoundResult",
     "PredictionStats",
+    "RoundFragment",
     "Signal",
+    "ToolCall",
+    "ToolCallRequest",
+    "ToolFunctionDef",
     "__version__",
     "configure_default_client",
     "embedding_model",

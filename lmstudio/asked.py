@@ -58,7 +58,8 @@ class Asked:
         elif kind == "toolCallGenerationFailed":
             told = LMStudioServerError.from_wire("predict", packet.get("error"))
             raw = _text(packet, "rawContent")
-            self.failures.append(LMStudioToolError(self._name, told.message, raw))
+            problem = told.message.removeprefix("predict: ")
+            self.failures.append(LMStudioToolError(self._name, problem, raw))
             self._id = None
         elif kind != "toolCallGenerationArgumentFragmentGenerated":
             log.debug("packet: %.200r", packet)
