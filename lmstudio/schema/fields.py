@@ -43,15 +43,13 @@ def fields_of(kind: Any) -> list[ClassField] | None:
     """The fields that a constructor takes, in order; None for a class without such.
 
     Args:
-        kind: An attrs class, dataclass, TypedDict or NamedTuple; or a generic one of
-            these with its arguments.
+        kind: Any class, or a generic one with its arguments. Attrs classes,
+            dataclasses, TypedDicts and NamedTuples have fields.
 
     Raises:
         LMStudioTypeError: A hint is missing, or a name in it can't be resolved.
     """
     cls = typing.get_origin(kind) or kind
-    if not isinstance(cls, type):
-        return None
     reader = next((read for fits, read in _KINDS if fits(cls)), None)
     if reader is None:
         return None
