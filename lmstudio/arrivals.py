@@ -15,12 +15,18 @@ from .errors import LMStudioProtocolError, LMStudioRuntimeError, shown
 from .mailbox import SLICE, Mailbox
 from .protocol.client import Batch, End
 from .result import Fragment, fragment_from_wire
-from .wire.llm import ToolCallRequest
+from .wire.llm import Message, Part, ToolCallRequest
 
 #: What is behind it in a mailbox arrived after the prediction was cancelled.
 CUT = End("cut")
 
-_CALLBACKS = ("on_first_token", "on_fragment", "on_prompt_progress", "on_tool_call")
+_CALLBACKS = (
+    "on_first_token",
+    "on_fragment",
+    "on_prompt_progress",
+    "on_tool_call",
+    "on_message",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +38,7 @@ class Watch:
         on_fragment: Called with each fragment.
         on_prompt_progress: Called with 0 to 1 while the prompt is processed.
         on_tool_call: Called with each call of a tool that the model asks for.
+        on_message: Called once, at the end, with the message of the model.
         timeout: Seconds for the whole prediction, None for no limit.
         idle_timeout: Seconds without any message, None for no limit.
         signal: An event (anything with ``is_set``) that cancels.
@@ -47,6 +54,7 @@ class Watch:
     on_fragment: Callable[[Fragment], object] | None = None
     on_prompt_progress: Callable[[float], object] | None = None
     on_tool_call: Callable[[ToolCallRequest], object] | None = None
+    on_message: Callable[[Message], object] | None = None
     timeout: float | None = None
     idle_timeout: float | None = None
     signal: Any = None
@@ -180,6 +188,7 @@ class Arrivals:
         progress: list[float] = []
         calls: list[ToolCallRequest] = []
         problem: LMStudioProtocolError | None = None
+        is_answered = False
         for item in batch:
             if type(item) is End:
                 if item is CUT:
@@ -196,11 +205,9 @@ class Arrivals:
                     share = item.get("progress")
                     if isinstance(share, (int, float)):
                         progress.append(float(share))
-                elif (
-                    kind != "success"
-                    and not self._is_cut
-                    and self.asked.take(kind, item)
-                ):
+                elif kind == "success":
+                    is_answered = True
+                elif not self._is_cut and self.asked.take(kind, item):
                     calls.append(self.asked.calls[-1])
             except LMStudioProtocolError as exc:
                 problem = problem or exc
@@ -212,13 +219,14 @@ class Arrivals:
         if problem is not None:
             raise Malformed(problem)
         if not quietly and self._calls_back:
-            self._show(progress, fragments[before:], calls)
+            self._show(progress, fragments[before:], calls, is_answered)
 
     def _show(
         self,
         progress: list[float],
         new: list[Fragment],
         calls: list[ToolCallRequest],
+        is_answered: bool,
     ) -> None:
         """Tell the user's callbacks what arrived."""
         watch = self._watch
@@ -238,4 +246,13 @@ class Arrivals:
         if watch.on_tool_call is not None:
             for call in calls:
                 watch.on_tool_call(call)
+        if is_answered and watch.on_message is not None:
+            watch.on_message(self._message())
         self._calls_back = True
+
+    def _message(self) -> Message:
+        """What the model said, as a message."""
+        parts = [Part(type="text", text="".join(self.fragments))]
+        for call in self.asked.calls:
+            parts.append(Part(type="toolCallRequest", tool_call_request=call))
+        return Message(role="assistant", content=parts)

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from .functions import ToolLike
 from .result import Fragment
-from .wire.llm import ToolCallRequest
+from .wire.llm import Message, ToolCallRequest
 
 
 class PredictionOptions(TypedDict, total=False):
@@ -59,7 +59,14 @@ class PredictionOptions(TypedDict, total=False):
     logit_bias: Mapping[int, Any] | Iterable[Any] | None
 
 
-class Keywords(PredictionOptions, total=False):
+class OfficialKeywords(TypedDict, total=False):
+    """Callbacks under the official SDK's names; `lmstudio.aliases` has ours."""
+
+    on_prediction_fragment: Callable[[Fragment], object] | None
+    on_prompt_processing_progress: Callable[[float], object] | None
+
+
+class Keywords(PredictionOptions, OfficialKeywords, total=False):
     """What `complete` and `respond` both take, besides what decides their type."""
 
     config: Mapping[str, Any] | None
@@ -67,6 +74,7 @@ class Keywords(PredictionOptions, total=False):
     on_first_token: Callable[[], object] | None
     on_fragment: Callable[[Fragment], object] | None
     on_prompt_progress: Callable[[float], object] | None
+    on_message: Callable[[Message], object] | None
     timeout: float | None
     idle_timeout: float | None
     signal: Any

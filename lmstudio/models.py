@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .act import ActRun
 from .actresult import PredictionRoundResult
+from .aliases import callbacks
 from .arguments import checked_text, checked_texts
 from .arrivals import Watch
 from .calls import Channel, call, call_all
@@ -260,6 +261,7 @@ class LLM(ModelHandle):
         on_first_token: Callable[[], object] | None = None,
         on_fragment: Callable[[Fragment], object] | None = None,
         on_prompt_progress: Callable[[float], object] | None = None,
+        on_message: Callable[[Message], object] | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         signal: Any = None,
@@ -278,6 +280,7 @@ class LLM(ModelHandle):
             on_first_token: Called when the first fragment is seen.
             on_fragment: Called with each fragment.
             on_prompt_progress: Called with 0 to 1 while the prompt is processed.
+            on_message: Called once, at the end, with the model's message.
             timeout: Seconds for the whole prediction; None takes the client's.
             idle_timeout: Seconds without any message; None for no limit.
             signal: A `Signal` or `threading.Event` that cancels.
@@ -289,6 +292,13 @@ class LLM(ModelHandle):
             LMStudioWebsocketError: The server can't be reached.
         """
         text = checked_text(prompt, "the prompt")
+        told = callbacks(
+            options,
+            on_first_token=on_first_token,
+            on_fragment=on_fragment,
+            on_prompt_progress=on_prompt_progress,
+            on_message=on_message,
+        )
         settings = PredictionSettings(
             merged(config, options, "prediction"),
             structured=structured,
@@ -297,9 +307,7 @@ class LLM(ModelHandle):
         )
         history = History(messages=[user_message(settings.pre_prompt + text)])
         watch = Watch(
-            on_first_token=on_first_token,
-            on_fragment=on_fragment,
-            on_prompt_progress=on_prompt_progress,
+            **told,
             timeout=timeout if timeout is not None else self._timeout,
             idle_timeout=idle_timeout,
             signal=signal,
@@ -355,6 +363,7 @@ class LLM(ModelHandle):
         on_first_token: Callable[[], object] | None = None,
         on_fragment: Callable[[Fragment], object] | None = None,
         on_prompt_progress: Callable[[float], object] | None = None,
+        on_message: Callable[[Message], object] | None = None,
         on_tool_call: Callable[[ToolCallRequest], object] | None = None,
         tools: Iterable[ToolLike] | None = None,
         timeout: float | None = None,
@@ -377,6 +386,14 @@ class LLM(ModelHandle):
         All other arguments and errors are those of `complete`.
         """
         messages = to_history(history)
+        told = callbacks(
+            options,
+            on_first_token=on_first_token,
+            on_fragment=on_fragment,
+            on_prompt_progress=on_prompt_progress,
+            on_message=on_message,
+            on_tool_call=on_tool_call,
+        )
         settings = PredictionSettings(
             with_tools(merged(config, options, "prediction"), tools),
             structured=structured,
@@ -384,15 +401,16 @@ class LLM(ModelHandle):
             is_completion=False,
         )
         watch = Watch(
-            on_first_token=on_first_token,
-            on_fragment=on_fragment,
-            on_prompt_progress=on_prompt_progress,
-            on_tool_call=on_tool_call,
+            **told,
             timeout=timeout if timeout is not None else self._timeout,
             idle_timeout=idle_timeout,
             signal=signal,
         )
         return self._predict(self.with_images(messages), settings, preset, watch)
+
+    # Same as `complete` and `respond`: those of the official SDK.
+    complete_stream = complete
+    respond_stream = respond
 
     def act(
         self,

@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "lmstudio"
 TABLE = (
     ("errors", "errors.py"),
     ("errors", "_version.py"),
+    ("paths", "paths.py"),
     ("wire", "wire/__init__.py"),
     ("wire", "wire/ports.py"),
     ("wire", "wire/model.py"),
@@ -65,6 +66,7 @@ TABLE = (
     ("domain", "asked.py"),
     ("domain", "options.py"),
     ("domain", "result.py"),
+    ("domain", "aliases.py"),
     ("domain", "keywords.py"),
     ("domain", "arrivals.py"),
     ("domain", "prediction.py"),
@@ -85,7 +87,6 @@ TABLE = (
     ("default", "default.py"),
     ("public", "__init__.py"),
     ("server", "server/engine.py"),
-    ("server", "server/paths.py"),
     ("server", "server/quantization.py"),
     ("server", "server/gguf_cursor.py"),
     ("server", "server/gguf.py"),
@@ -129,7 +130,7 @@ TABLE = (
     ("cli", "cli/*.py"),
 )
 
-SHARED = {"errors", "wire", "protocol"}
+SHARED = {"paths", "errors", "wire", "protocol"}
 CLIENT = {"io", "calls", "domain", "handles", "client", "default", "public"}
 
 #: Layer -> the layers it may import, itself included. The two sides share the wire
@@ -139,7 +140,7 @@ ALLOWED = {
     **dict.fromkeys(CLIENT, SHARED | CLIENT),
     "server": SHARED | {"server"},
     "testing": SHARED | {"io", "client", "server", "testing"},
-    "cli": {"public", "server", "cli"},
+    "cli": {"public", "paths", "server", "cli"},
 }
 
 #: Files, a layer, and the only files of that layer that they may import: narrower than
