@@ -104,10 +104,10 @@ def test_secrets_are_not_shown():
 def test_the_limit_of_calls(fake):
     """idle_timeout is how long a call that is answered at once may take."""
     fake.before("listLoaded", NEVER)
-    with LMStudioClient(fake.host, idle_timeout=0.05) as client:
+    with LMStudioClient(fake.host, idle_timeout=0.4) as client:
         with pytest.raises(LMStudioTimeoutError) as caught:
             client.llm.list_loaded()
-        assert f"listLoaded: no answer from {fake.url} within 0.05 s" == str(
+        assert f"listLoaded: no answer from {fake.url} within 0.4 s" == str(
             caught.value
         )
         assert 1 == len(client.llm.list_loaded())

@@ -138,9 +138,9 @@ def test_time_limit(fake, client, stop):
     fake.on_load([0.0, 0.5, AWAIT_CANCEL])
 
     with pytest.raises(LMStudioTimeoutError) as caught:
-        client.llm.load("other", timeout=0.2, signal=stop)
+        client.llm.load("other", timeout=0.4, signal=stop)
 
-    assert "loadModel: not loaded within 0.2 s (50% done)" == str(caught.value)
+    assert "loadModel: not loaded within 0.4 s (50% done)" == str(caught.value)
     assert ["any"] == fake.loaded()
 
 

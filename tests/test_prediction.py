@@ -339,7 +339,7 @@ def test_newer_servers(fake, model, good):
 def test_a_malformed_packet_before_a_limit(fake, model):
     """A limit that runs out behind a malformed packet tells of the packet."""
     fake.reply(["a", {"type": "fragment"}, NEVER])
-    prediction = model.respond("x", timeout=0.2)
+    prediction = model.respond("x", timeout=0.4)
     assert {prediction} == concurrent.futures.wait([prediction], timeout=5).done
 
     assert isinstance(prediction.exception(), LMStudioProtocolError)

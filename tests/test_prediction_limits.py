@@ -71,21 +71,21 @@ def test_result_limit_while_another_takes(fake, model, monkeypatch):
     ("options", "steps", "text", "partial"),
     [
         (
-            {"timeout": 0.1},
+            {"timeout": 0.4},
             ["a", "b", NEVER],
-            "prediction: not finished within 0.1 s (2 fragments so far)",
+            "prediction: not finished within 0.4 s (2 fragments so far)",
             "ab",
         ),
         (
-            {"idle_timeout": 0.1},
+            {"idle_timeout": 0.4},
             ["a", NEVER],
-            "prediction: no news from the server for 0.1 s (1 fragment so far)",
+            "prediction: no news from the server for 0.4 s (1 fragment so far)",
             "a",
         ),
         (
-            {"idle_timeout": 0.1, "timeout": 50, "signal": Signal()},
+            {"idle_timeout": 0.4, "timeout": 50, "signal": Signal()},
             [NEVER],
-            "prediction: no news from the server for 0.1 s"
+            "prediction: no news from the server for 0.4 s"
             " (100% of the prompt processed)",
             "",
         ),
@@ -144,7 +144,7 @@ def test_a_malformed_packet_that_only_the_limit_finds(fake, model):
     gate = Await()
     fake.reply(["a", {"type": "fragment"}, gate, NEVER])
 
-    prediction = model.respond("x", timeout=0.3)
+    prediction = model.respond("x", timeout=0.5)
     assert gate.reached.wait(5)
 
     assert {prediction} == concurrent.futures.wait([prediction], timeout=5).done
@@ -156,7 +156,7 @@ def test_a_malformed_packet_that_only_the_limit_finds(fake, model):
 def test_a_limit_while_another_waits(fake, model):
     """Who waits takes all; the limit only ends it."""
     fake.reply(["a", NEVER])
-    prediction = model.respond("x", timeout=0.3)
+    prediction = model.respond("x", timeout=0.5)
     assert "a" == next(iter(prediction))
 
     with pytest.raises(LMStudioTimeoutError) as caught:

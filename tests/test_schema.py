@@ -98,6 +98,8 @@ def test_calls(name):
             OURS[name](client)
         except LMStudioError:  # some settings mean nothing here; they were sent
             pass
+        if "cancel" in name:
+            fake.wait_for(is_cancel)
         found, count = all_problems(fake)
 
     assert [] == found
