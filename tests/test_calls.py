@@ -371,3 +371,15 @@ def test_many_calls_time_out(server, session):
         call_all(session, "llm", "tokenize", texts(3), timeout=0.2)
 
     assert 0 == session.connection("llm")._protocol.open_requests
+
+
+def test_many_calls_that_change_something_are_sent_once(server, session):
+    """After a lost connection nobody knows what was done: that is an error."""
+    server.load("any", identifier="second")
+    assert [None] == call_all(session, "llm", "unloadModel", [Unload(identifier="any")])
+    server.before("unloadModel", DROP)
+    with pytest.raises(LMStudioWebsocketError):
+        call_all(session, "llm", "unloadModel", [Unload(identifier="second")])
+
+    assert ["second"] == server.loaded()
+    assert 2 == len(server.parameters("unloadModel"))

@@ -19,6 +19,7 @@ from lmstudio import (
 )
 from lmstudio.server.engine import BadRequest
 from lmstudio.testing import NEVER, Await, FakeServer
+from schema import problems
 
 
 @pytest.fixture
@@ -186,6 +187,32 @@ def test_gpu_options_have_their_own_keys(fake, client):
     (layer,) = sent["loadConfigStack"]["layers"]
     ratio = "embedding.load.llama.acceleration.offloadRatio"
     assert [{"key": ratio, "value": 0.5}] == layer["config"]["fields"]
+
+
+def test_what_travels_fits_the_schema(fake, client):
+    """Every call is as the application knows it."""
+    model = client.embedding.load("other-embed", config={"context_length": 8}, ttl=5)
+    client.embedding.model("text-embed")
+    model.embed(["a"])
+    model.tokenize("a")
+    model.count_tokens("a")
+    model.get_load_config()
+    model.get_info()
+    model.unload()
+    calls = (
+        *("embedString", "tokenize", "countTokens", "getLoadConfig", "getModelInfo"),
+        "unloadModel",
+    )
+    kinds = {
+        **{f"embedding/rpc/{name}/parameter": name for name in calls},
+        **{
+            f"embedding/channel/{name}/creationParameter": name
+            for name in ("loadModel", "getOrLoad")
+        },
+    }
+    for definition, endpoint in kinds.items():
+        (sent, *_) = fake.parameters(endpoint)
+        assert [] == problems(definition, sent)
 
 
 @pytest.mark.parametrize(

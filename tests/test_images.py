@@ -25,6 +25,7 @@ from lmstudio.images import read_image
 from lmstudio.messages import to_history
 from lmstudio.parts import image_part
 from lmstudio.testing import FakeServer
+from schema import problems
 
 #: The smallest PNG: one pixel.
 PNG = base64.b64decode(
@@ -227,6 +228,9 @@ def test_a_model_that_sees(fake, client, sees):
     }
     text = {"type": "text", "text": "What is this?"}
     assert [part, text] == sent["history"]["messages"][0]["content"]
+    assert [] == problems("llm/channel/predict/creationParameter", sent)
+    (upload,) = fake.parameters("uploadFileBase64")
+    assert [] == problems("files/rpc/uploadFileBase64/parameter", upload)
 
 
 @pytest.mark.parametrize("form", [lambda url: url, lambda url: {"url": url}])
