@@ -9,8 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from .errors import LMStudioTypeError, LMStudioValueError, shown
-
-DEFAULT_PORT = 1234
+from .wire.ports import DEFAULT_PORT
 
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
 _RIGHT = (

@@ -10,12 +10,11 @@ import socket
 import time
 from pathlib import Path
 
-from .address import DEFAULT_PORT, Address
+from . import paths
+from .address import Address
 from .errors import LMStudioConnectionError
+from .wire.ports import DEFAULT_PORT, LOCAL_PORTS
 
-#: Where the application listens whether or not its server was started.
-#: Source: docs/wire/connection.md.
-LOCAL_PORTS = (41343, 52993, 16141, 39414, 22931)
 #: Seconds that a probe may take; on some systems closed ports don't refuse.
 PROBE_TIME = 0.6
 #: Bytes of a greeting that are read at most.
@@ -56,30 +55,11 @@ def find_local() -> Address:
     )
 
 
-def home() -> Path:
-    """The folder of LM Studio: ``LMSTUDIO_HOME``, the pointer file, or the usual one.
-
-    Source: docs/wire/connection.md.
-    """
-    named = os.environ.get("LMSTUDIO_HOME")
-    if named:
-        return Path(named).expanduser()
-    user = Path.home()
-    try:
-        pointed = (user / ".lmstudio-home-pointer").read_text("utf-8").split("\n")[0]
-        if pointed.strip():
-            return Path(pointed.strip())
-    except (OSError, ValueError):
-        pass
-    old = user / ".cache" / "lm-studio"
-    return old if old.is_dir() else user / ".lmstudio"
-
-
 def _port_in_info_file() -> int | None:
     """The port in ``.internal/http-server.json``: a hint, so any trouble is none."""
     path = os.environ.get("LMS_API_SERVER_INFO_PATH")
     try:
-        file = Path(path) if path else home() / ".internal" / "http-server.json"
+        file = Path(path) if path else paths.internal() / "http-server.json"
         if not file.is_file():  # opening a pipe would wait
             return None
         port = json.loads(file.read_text("utf-8"))["port"]

@@ -7,12 +7,11 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 import tls_files
-from lmstudio import discovery
+from lmstudio import discovery, paths
 from lmstudio.address import Address
 from lmstudio.discovery import (
     DIAGNOSES,
@@ -20,7 +19,6 @@ from lmstudio.discovery import (
     diagnosed,
     find_local,
     greet,
-    home,
     probe,
     read_greeting,
 )
@@ -122,11 +120,11 @@ def test_an_info_file_that_is_no_file(own_home, monkeypatch):
     (own_home / ".lmstudio/.internal/http-server.json").mkdir(parents=True)
     assert 1234 == candidates()[0].port
 
-    paths = [str(own_home / "nothing"), "/" + "x" * 5000]
+    names = [str(own_home / "nothing"), "/" + "x" * 5000]
     if hasattr(os, "mkfifo"):
         os.mkfifo(own_home / "pipe")
-        paths.append(str(own_home / "pipe"))
-    for path in paths:
+        names.append(str(own_home / "pipe"))
+    for path in names:
         monkeypatch.setenv("LMS_API_SERVER_INFO_PATH", path)
         assert 1234 == candidates()[0].port
 
@@ -137,24 +135,8 @@ def test_no_home_folder(monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(paths, "home", no_home)
     assert 1234 == candidates()[0].port
-
-
-def test_the_home_of_the_application(own_home, monkeypatch):
-    """The variable, then the pointer file, then the old folder, then the usual one."""
-    assert own_home / ".lmstudio" == home()
-    (own_home / ".cache" / "lm-studio").mkdir(parents=True)
-    assert own_home / ".cache" / "lm-studio" == home()
-    pointer = own_home / ".lmstudio-home-pointer"
-    pointer.write_text("\n")
-    assert own_home / ".cache" / "lm-studio" == home()
-    pointer.write_bytes(b"\xff")
-    assert own_home / ".cache" / "lm-studio" == home()
-    pointer.write_text(f" {own_home / 'pointed'} \nsecond line")
-    assert own_home / "pointed" == home()
-    monkeypatch.setenv("LMSTUDIO_HOME", "~/named")
-    assert own_home / "named" == home()
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])

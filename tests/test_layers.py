@@ -85,6 +85,7 @@ TABLE = (
     ("handles", "diagnostics.py"),
     ("client", "client.py"),
     ("default", "default.py"),
+    ("default", "compat.py"),
     ("public", "__init__.py"),
     ("server", "server/engine.py"),
     ("server", "server/quantization.py"),
@@ -170,7 +171,7 @@ FOREIGN = {
     "attrs": ("*",),
     "cattrs": ("*",),
     "jsonschema": ("*",),
-    "typing_extensions": ("models.py",),  # for type checkers only
+    "typing_extensions": ("models.py", "compat.py"),  # for type checkers only
     "websocket": ("transport.py",),
     "xllamacpp": ("server/engines/llama_child.py",),
     "starlette": ("server/app.py", "server/runner.py"),

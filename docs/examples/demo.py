@@ -10,8 +10,8 @@ import time
 
 from rich.progress import Progress
 
-from lmstudio import LMStudioClient
-from lmstudio.server import paths, serve, starters
+from lmstudio import LMStudioClient, paths
+from lmstudio.server import serve, starters
 
 MODEL = "smollm2-135m-instruct"
 DRAGON = {

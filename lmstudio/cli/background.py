@@ -77,7 +77,7 @@ class Server:
 
 def log_file() -> Path:
     """What a server in the background prints; the last one's is beside it."""
-    from lmstudio.server import paths
+    from lmstudio import paths
 
     return paths.internal() / "server.log"
 

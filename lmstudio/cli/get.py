@@ -19,7 +19,8 @@ def get(name: str | None, as_json: bool, yes: bool) -> None:
     Example:
       lms get smollm2-135m-instruct
     """
-    from lmstudio.server import paths, starters
+    from lmstudio import paths
+    from lmstudio.server import starters
 
     known = ", ".join(starters.STARTERS)
     if name is None:

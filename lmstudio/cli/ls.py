@@ -53,7 +53,8 @@ def _models(
     except lmstudio.LMStudioConnectionError:
         if named:  # that server's models were asked for, not this machine's
             raise
-        from lmstudio.server import infos, paths
+        from lmstudio import paths
+        from lmstudio.server import infos
 
         note("No server is running; these are the models in its folder")
         return infos.on_disk(paths.models()), Counter()

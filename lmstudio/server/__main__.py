@@ -10,9 +10,10 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from ..wire.ports import DEFAULT_PORT
 from . import infofile
 from .ports import PortUnavailable
-from .runner import DEFAULT_PORT, serve
+from .runner import serve
 
 #: Exit codes: a server that ran and ended well, one that could not start.
 ENDED, FAILED = 0, 1
@@ -32,7 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if number is not None:
             signal.signal(number, lambda *_: stop.set())
     try:
-        server = serve(options.bind, options.port, cors=options.cors, shutdown=stop.set)
+        server = serve(
+            options.bind,
+            options.port,
+            cors=options.cors,
+            # A server on any free port is for whoever reads which one it got.
+            discoverable=options.port != 0 and not options.undiscoverable,
+            shutdown=stop.set,
+        )
     except PortUnavailable as exc:
         print(f"error: {exc}", file=sys.stderr)
         return FAILED
@@ -66,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--cors", action="store_true", help="let web pages of any origin in"
+    )
+    parser.add_argument(
+        "--undiscoverable",
+        action="store_true",
+        help="don't listen where official SDKs look; --port 0 means this as well",
     )
     parser.add_argument("--verbose", action="store_true", help="log every request")
     return parser

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from .. import paths
 
 
 def info_file() -> Path:

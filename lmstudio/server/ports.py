@@ -11,6 +11,7 @@ from http import client
 from pathlib import Path
 
 from ..errors import LMStudioOSError
+from ..wire.ports import LOCAL_PORTS
 
 _PROC = Path("/proc")
 _LISTENING = "0A"  # the state in /proc/net/tcp
@@ -66,6 +67,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise _unavailable(host, port, exc) from exc
     sock.setblocking(False)
     return sock
+
+
+def listen_for_discovery() -> socket.socket | None:
+    """A socket on one of the ports where official clients look for a server.
+
+    None when other programs have all of them: then there is a server to be found
+    already, or it is not for us to be found.
+    """
+    for port in LOCAL_PORTS:
+        with suppress(PortUnavailable):
+            return listen("127.0.0.1", port)
+    return None
 
 
 def _unavailable(host: str, port: int, exc: OSError) -> PortUnavailable:

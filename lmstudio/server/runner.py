@@ -8,23 +8,23 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import uvicorn
 
-from . import paths
+from .. import paths
+from ..wire.ports import DEFAULT_PORT
 from .app import App
 from .engine import Engine
-from .ports import listen
+from .ports import listen, listen_for_discovery
 from .presets import PresetFolder
 from .service import Service
 from .store import Store
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PORT = 1234
 #: Bytes in one frame, as the application has it. Source: docs/wire/messages.md.
 LARGEST_FRAME = 100 * 1024 * 1024
 #: How long connections and models may take to end, seconds each.
@@ -41,13 +41,16 @@ class Server:
     """
 
     def __init__(
-        self, sock: socket.socket, service_of: Callable[[], Service], cors: bool
+        self,
+        socks: Sequence[socket.socket],
+        service_of: Callable[[], Service],
+        cors: bool,
     ) -> None:
-        self.host, self.port = sock.getsockname()[:2]
+        self.host, self.port = socks[0].getsockname()[:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
         name = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(name, name)
         self.url = f"ws://{name}:{self.port}"
-        self._sock = sock
+        self._socks = list(socks)
         self._service_of = service_of
         self._cors = cors
         self._started = threading.Event()
@@ -97,7 +100,8 @@ class Server:
                 log.exception("the server failed")
             self._problem = exc
         finally:
-            self._sock.close()
+            for sock in self._socks:
+                sock.close()
             self._started.set()
 
     async def _main(self) -> None:
@@ -121,7 +125,7 @@ class Server:
         )
         self._web = _Uvicorn(config, app, self._started)
         try:
-            await self._web.serve([self._sock])
+            await self._web.serve(self._socks)
         finally:
             try:
                 await asyncio.wait_for(service.close(), CLOSING)
@@ -166,6 +170,7 @@ def serve(
     port: int = DEFAULT_PORT,
     *,
     cors: bool = False,
+    discoverable: bool = False,
     models_dir: str | os.PathLike[str] | None = None,
     presets_dir: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
@@ -177,6 +182,8 @@ def serve(
         host: An address of this machine; the default is reached only from it.
         port: 0 takes a free one, see `Server.port`.
         cors: Let web pages of any origin in.
+        discoverable: Listen on one of the loopback ports as well where the official
+            SDKs look for a server, if one is free.
         models_dir: The folder of the models, by default the application's own.
         presets_dir: The folder of the presets, likewise.
         engine: What runs the models, by default llama.cpp.
@@ -197,7 +204,11 @@ def serve(
             presets=PresetFolder(presets),
         )
 
-    return Server(listen(host, port), service, cors)
+    socks = [listen(host, port)]
+    found_at = listen_for_discovery() if discoverable else None
+    if found_at is not None:
+        socks.append(found_at)
+    return Server(socks, service, cors)
 
 
 def _llama_cpp() -> Engine:

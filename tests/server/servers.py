@@ -49,7 +49,7 @@ class Scripted:
             self.services.append(made)
             return made
 
-        self.server = Server(listen("127.0.0.1", 0), service, cors)
+        self.server = Server([listen("127.0.0.1", 0)], service, cors)
         self.url = self.server.url
         self.http = self.url.replace("ws:", "http:")
 

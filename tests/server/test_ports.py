@@ -102,3 +102,13 @@ def test_refusals_of_the_system(monkeypatch, number, problem):
     monkeypatch.setattr(socket.socket, "bind", bind)
     with pytest.raises(PortUnavailable, match=problem):
         listen("127.0.0.1", 80)
+
+
+def test_discovery_takes_the_first_of_its_ports_that_is_free(monkeypatch, taken):
+    """Ports of other programs are passed over; without a free one there is none."""
+    with listen("127.0.0.1", 0) as sock:
+        free = sock.getsockname()[1]
+    monkeypatch.setattr(ports, "LOCAL_PORTS", (taken.getsockname()[1], free))
+    with ports.listen_for_discovery() as found:
+        assert ("127.0.0.1", free) == found.getsockname()
+        assert None is ports.listen_for_discovery()

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import lmstudio.server
-from lmstudio.server import serve
+from lmstudio.server import ports, serve
 from lmstudio.server.ports import PortUnavailable, listen
 from lmstudio.server.runner import Server
 from lmstudio.testing.engine import ScriptedEngine, ScriptedModel, Scripts
@@ -67,7 +67,7 @@ def test_what_keeps_it_from_starting_is_raised():
         raise ValueError("oops")
 
     with pytest.raises(ValueError, match="oops"):
-        Server(listen("127.0.0.1", 0), broken, False)
+        Server([listen("127.0.0.1", 0)], broken, False)
 
 
 def test_closing_unloads_and_stops_loads():
@@ -135,3 +135,16 @@ def test_the_web_server_is_imported_at_first_use():
     assert "[]\n" == run.stdout
     with pytest.raises(AttributeError, match="nonsense"):
         lmstudio.server.nonsense  # noqa: B018
+
+
+def test_official_clients_find_a_discoverable_server(monkeypatch, tmp_path):
+    """It answers on its own port and on one where official clients look."""
+    with listen("127.0.0.1", 0) as sock:
+        free = sock.getsockname()[1]
+    monkeypatch.setattr(ports, "LOCAL_PORTS", (free,))
+    engine = ScriptedEngine(Scripts())
+    with serve(port=0, models_dir=tmp_path, engine=engine, discoverable=True) as server:
+        for port in (server.port, free):
+            with raw_client(f"ws://127.0.0.1:{port}", "system") as client:
+                assert [] == client.call("listDownloadedModels")["result"]
+    listen("127.0.0.1", free).close()  # both ports are free again

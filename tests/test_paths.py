@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio.server import paths
+from lmstudio import paths
 
 
 @pytest.fixture

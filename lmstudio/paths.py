@@ -1,4 +1,4 @@
-"""Folders that the server shares with the LM Studio application."""
+"""Folders that client and server share with the LM Studio application."""
 
 from __future__ import annotations
 
