@@ -11,8 +11,9 @@ import attrs
 from .arguments import checked_callback, checked_flag, checked_name, checked_text
 from .calls import call
 from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .handles import ModelHandle
 from .loading import Load
-from .models import LLM, EmbeddingModel, ModelHandle
+from .models import LLM, EmbeddingModel
 from .options import load_stack
 from .ownership import Owned
 from .session import Session

@@ -79,6 +79,7 @@ TABLE = (
     ("handles", "transcripts.py"),
     ("handles", "chat.py"),
     ("handles", "loading.py"),
+    ("handles", "handles.py"),
     ("handles", "models.py"),
     ("handles", "ownership.py"),
     ("handles", "catalog.py"),
