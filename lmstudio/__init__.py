@@ -1,6 +1,8 @@
 """LM Studio for synchronous Python: local language models without asyncio."""
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .act import ActRun
@@ -53,6 +55,9 @@ from .toolcalls import ToolCall
 from .wire.common import InstanceInfo, ModelInfo
 from .wire.files import FileHandle
 from .wire.llm import PredictionStats, ToolCallRequest
+
+if TYPE_CHECKING:
+    from .compat import *  # noqa: F403  # at run time `__getattr__` finds them
 
 Client = LMStudioClient
 
@@ -113,5 +118,17 @@ __all__ = [
     "llm",
     "prepare_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The names of the official SDK cost nothing until one is used, and are in the way
+    # of nobody who looks around.
+    if not name.startswith("_"):
+        # Not `from . import compat`: that would ask here for `compat`.
+        compat = importlib.import_module("lmstudio.compat")
+        if name in compat.__all__:
+            return getattr(compat, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 logging.getLogger("lmstudio").addHandler(logging.NullHandler())

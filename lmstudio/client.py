@@ -16,7 +16,8 @@ from .arguments import checked_seconds
 from .calls import CALL_TIME
 from .catalog import EmbeddingModels, LLMs, System
 from .diagnostics import Diagnostics
-from .errors import LMStudioValueError, shown
+from .discovery import find_local, greet
+from .errors import LMStudioConnectionError, LMStudioValueError, shown
 from .images import Files
 from .models import LLM, EmbeddingModel
 from .ownership import Owned
@@ -144,6 +145,22 @@ class LMStudioClient:
         from any thread.
         """
         self._ending.come()
+
+    @staticmethod
+    def is_valid_api_host(api_host: str) -> bool:
+        """Whether a server of LM Studio answers at an address."""
+        try:
+            return bool(greet(Address.parse(api_host)))
+        except LMStudioValueError:
+            return False
+
+    @staticmethod
+    def find_default_local_api_host() -> str | None:
+        """The server on this machine as ``host:port``; None when there is none."""
+        try:
+            return find_local().netloc
+        except LMStudioConnectionError:
+            return None
 
     @property
     def is_closed(self) -> bool:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from .arguments import checked_seconds
+from .calls import CALL_TIME
 from .catalog import SHARED_TTL
 from .client import LMStudioClient
 from .errors import LMStudioRuntimeError
@@ -15,7 +17,8 @@ from .wire.common import ModelInfo
 from .wire.files import FileHandle
 
 _client: LMStudioClient | None = None
-_making = threading.Lock()  # guards the shared client
+_idle_timeout: float | None = CALL_TIME  # of the shared client
+_making = threading.Lock()  # guards both
 
 
 def get_default_client() -> LMStudioClient:
@@ -26,7 +29,7 @@ def get_default_client() -> LMStudioClient:
     global _client
     with _making:
         if _client is None or _client.is_closed:
-            _client = LMStudioClient()
+            _client = LMStudioClient(idle_timeout=_idle_timeout)
         return _client
 
 
@@ -40,12 +43,40 @@ def configure_default_client(
     """
     global _client
     with _making:
-        if _client is not None and not _client.is_closed:
-            raise LMStudioRuntimeError(
-                "the default client is already in use; configure it before the first"
-                " call, or make a client of your own"
-            )
-        _client = LMStudioClient(api_host, api_token=api_token)
+        _check_unused()
+        _client = LMStudioClient(
+            api_host, api_token=api_token, idle_timeout=_idle_timeout
+        )
+
+
+def set_idle_timeout(timeout: float | None) -> None:
+    """Say how long the shared client waits for what is answered at once.
+
+    Args:
+        timeout: Seconds, None for no limit.
+
+    Raises:
+        LMStudioRuntimeError: The shared client is already in use.
+        LMStudioValueError: It is no number above 0.
+    """
+    global _idle_timeout
+    limit = checked_seconds(timeout, "timeout")
+    with _making:
+        _check_unused()
+        _idle_timeout = limit
+
+
+def get_idle_timeout() -> float | None:
+    """What `set_idle_timeout` has set, seconds."""
+    return _idle_timeout
+
+
+def _check_unused() -> None:
+    if _client is not None and not _client.is_closed:
+        raise LMStudioRuntimeError(
+            "the default client is already in use; configure it before the first"
+            " call, or make a client of your own"
+        )
 
 
 def llm(

@@ -58,6 +58,8 @@ def own_reader(kind: Any) -> Read | None:
 
 
 def _maker(kind: Any) -> Callable[[], Any] | None:
+    if hasattr(kind, "__lmstudio_fields__"):  # ours: it asks `shape_of` in its turn
+        return None
     for name, proof in (("model_json_schema", ""), ("schema", "parse_obj")):
         if callable(make := getattr(kind, name, None)) and hasattr(kind, proof or name):
             made: Callable[[], Any] = make
