@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from . import transcripts
-from .errors import LMStudioTypeError, LMStudioValueError
+from .errors import LMStudioValueError
 from .message_list import MessageList, answer_of, entry_of, read_images, several
 from .messages import HistoryLike, message_of, messages_of
 from .parts import image_part, part_of, parts_of, request_part, result_part
@@ -17,6 +17,8 @@ from .prediction import Prediction
 from .result import PredictionResult
 from .wire.files import FileHandle
 from .wire.llm import Message, Part, ToolCallRequest
+
+S = TypeVar("S", bound="Chat")
 
 
 class Chat(MessageList):
@@ -39,13 +41,15 @@ class Chat(MessageList):
             return
         try:
             self.add_system_prompt(system_prompt)
-        except LMStudioTypeError as exc:
-            raise LMStudioTypeError(
+        except LMStudioValueError as exc:
+            if isinstance(system_prompt, str):
+                raise
+            raise type(exc)(
                 f"{exc}; messages are read with Chat.from_history"
             ) from None
 
     @classmethod
-    def from_history(cls, history: HistoryLike) -> Chat:
+    def from_history(cls: type[S], history: HistoryLike) -> S:
         """A chat with the messages of a text, list, wire form or other chat.
 
         Args:
@@ -61,7 +65,7 @@ class Chat(MessageList):
         return made
 
     @classmethod
-    def from_openai(cls, messages: Iterable[Any]) -> Chat:
+    def from_openai(cls: type[S], messages: Iterable[Any]) -> S:
         """A chat with messages as OpenAI's chat completions take and give them.
 
         Args:
@@ -74,7 +78,7 @@ class Chat(MessageList):
         return cls.from_history(messages)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Chat:
+    def load(cls: type[S], path: str | os.PathLike[str]) -> S:
         """A chat that `save` wrote.
 
         Raises:

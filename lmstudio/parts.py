@@ -11,6 +11,7 @@ from .arguments import checked_text
 from .errors import LMStudioProtocolError, LMStudioTypeError, LMStudioValueError, shown
 from .wire.files import FileHandle
 from .wire.llm import Part, ToolCallRequest
+from .wire.model import model
 
 #: Fields of parts, as Python writes them and as they travel.
 _CAMEL = {
@@ -21,7 +22,7 @@ _CAMEL = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class PendingImage(Part):
     """An image in a message that the server does not have yet.
 

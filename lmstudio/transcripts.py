@@ -114,30 +114,34 @@ def save(messages: Sequence[Message], path: str | os.PathLike[str]) -> None:
     import json
 
     fields = {"format": FORMAT, "version": VERSION, **to_dict(messages)}
-    text = json.dumps(fields, ensure_ascii=False, indent=1)
+    text = json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
     name = _path(path)
-    # Where a link leads, so that the link stays; beside it, so that it can be renamed.
-    target = os.path.realpath(name)
-    draft = f"{target}.{os.urandom(4).hex()}.tmp"
     try:
-        try:
-            with open(draft, "x", encoding="utf-8", newline="\n") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if os.path.exists(target):
-                os.chmod(draft, os.stat(target).st_mode & 0o7777)
-            os.replace(draft, target)
-        except BaseException:
-            if os.path.exists(draft):
-                os.unlink(draft)
-            raise
+        # Where a link leads, so that the link stays.
+        _replace(os.path.realpath(name), text)
     except OSError as exc:
         raise LMStudioOSError(
             f"the chat can't be written to {name!r}: {exc.strerror or exc}"
         ) from exc
-    except ValueError as exc:  # a path with a zero byte
+    except ValueError as exc:  # such as a zero byte
         raise LMStudioValueError(f"{name!r} is no path: {exc}") from exc
+
+
+def _replace(target: str, text: str) -> None:
+    """Write a file beside another, and put it in its place."""
+    draft = f"{target}.{os.urandom(4).hex()}.tmp"
+    try:
+        with open(draft, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(target):
+            os.chmod(draft, os.stat(target).st_mode & 0o7777)
+        os.replace(draft, target)
+    except BaseException:
+        if os.path.exists(draft):
+            os.unlink(draft)
+        raise
 
 
 def load(path: str | os.PathLike[str]) -> list[Message]:

@@ -12,7 +12,7 @@ from lmstudio.messages import to_history
 from lmstudio.result import fragment_from_wire
 from lmstudio.wire.converter import unstructure
 from lmstudio.wire.files import FileHandle
-from lmstudio.wire.llm import Message, Part
+from lmstudio.wire.llm import Message, Part, ToolCallRequest
 
 
 def wire(given):
@@ -109,6 +109,42 @@ def test_calls_of_tools_as_openai_writes_them():
     ] == [result["content"][0] for result in results]
 
 
+def test_objects_of_openais_client():
+    """A message of its client is taken for the mapping that it is."""
+    function = {"name": "add", "arguments": "{}"}
+    assistant = {"role": "assistant", "tool_calls": [{"function": function}]}
+
+    [message] = to_history([Dumped(assistant)]).messages
+
+    assert ["add"] == [call.name for call in message.tool_calls]
+
+
+def test_messages_tell_what_they_hold():
+    """Text, files, calls and results have names of their own."""
+    handle = FileHandle(name="a", identifier="1", size_bytes=1, file_type="image")
+    call = ToolCallRequest(name="add")
+    asked = Part(type="toolCallRequest", tool_call_request=call)
+    given = [("user", ["a", handle, "b"]), ("assistant", ["c", asked]), ("tool", "2")]
+
+    user, assistant, tool = to_history(given).messages
+
+    assert ("ab", [handle.to_part()]) == (user.text, user.files)
+    assert ("c", [call]) == (assistant.text, assistant.tool_calls)
+    assert ("", ["2"]) == (tool.text, [part.content for part in tool.tool_results])
+    assert [[], [], []] == [user.tool_calls, user.tool_results, tool.files]
+
+
+def test_names_of_results():
+    """OpenAI's older form says which tool it was."""
+    given = [{"role": "tool", "content": "2", "tool_call_id": "7", "name": "add"}]
+
+    [message] = wire(given)
+
+    assert [
+        {"type": "toolCallResult", "content": "2", "toolCallId": "7", "name": "add"}
+    ] == message["content"]
+
+
 def test_parts_as_they_travel():
     """Files, calls and results may be given in wire form."""
     file = {
@@ -140,6 +176,20 @@ RIGHT = (
     'write a text, or a list of {"role": "user", "content": "..."} or ("user", "...")'
 )
 CALL = [{"function": {"name": "f"}}]
+
+
+class Dumped:
+    """An object as OpenAI's client has them."""
+
+    def __init__(self, fields):
+        self.fields = fields
+
+    def __repr__(self):
+        return "<Dumped>"
+
+    def model_dump(self, exclude_none):
+        assert exclude_none
+        return self.fields
 
 
 @pytest.mark.parametrize(
@@ -225,6 +275,40 @@ CALL = [{"function": {"name": "f"}}]
             [{"role": "assistant", "tool_calls": [{"function": {"name": 7}}]}],
             "a tool call of message 0 needs",
         ),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": CALL, "id": 7}]}],
+            "a tool call of message 0 needs",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{**CALL[0], "id": 7}]}],
+            "the id of a tool call of message 0 must be text, not 7",
+        ),
+        ([("user", [])], "the content of message 0 has no parts; write a text"),
+        ([("tool", [])], "the content of message 0 has no parts; write a text"),
+        (
+            [{"role": "tool", "content": "x", "name": 7}],
+            "the name of message 0 must be text, not 7",
+        ),
+        ([Message(role="bot", content=[])], "the role of message 0 must be one of"),
+        ([Message(role="user", content=[])], "the content of message 0 has no parts"),
+        (
+            [Message(role="user", content=[Part(type="text")])],
+            "the text of part 0 of message 0 must be text, not None",
+        ),
+        (
+            [Message(role="user", content=[Part(type="video")])],
+            "part 0 of message 0 must be a text, a file, or the call or result of a",
+        ),
+        (
+            [Message(role="user", content=["x", Part(type="toolCallRequest")])],
+            "part 1 of message 0 has no tool_call_request",
+        ),
+        (
+            [("user", [{"type": "image_url", "image_url": "data:,x", "name": 7}])],
+            "the name of part 0 of message 0 must be text, not 7",
+        ),
+        ([Dumped(7)], "message 0 can't be read from <Dumped>; "),
+        ([Dumped({"role": "bot"})], "the role of message 0 must be one of"),
     ],
     ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
 )
