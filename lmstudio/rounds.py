@@ -126,11 +126,11 @@ class Rounds:
         messages: What came to the conversation so far.
         calls: The calls that have an answer so far.
         outcome: How it ended; None before.
-        is_stopped: Whether it was cancelled.
+        is_stopped: Whether it was cancelled; once true it stays so.
         turn: Wakes those who wait while another thread works. Its lock guards
-            `is_stopped`, `outcome` and which round runs, and in `lmstudio.act` which
-            thread works. It is held for moments only, never while sending, waiting for
-            the server or calling out.
+            `outcome` and which round runs, so that a cancel between two rounds reaches
+            one of them, and in `lmstudio.act` which thread works. It is held for
+            moments only, never while sending, waiting for the server or calling out.
     """
 
     def __init__(

@@ -366,6 +366,28 @@ def test_stopped_while_tools_run_at_once():
     assert ["0", "1", STOPPED, STOPPED] == [call.content for call in calls]
 
 
+def test_the_wait_looks_up_now_and_then(monkeypatch):
+    """Between two answers of threads the time is looked at again and again."""
+    monkeypatch.setattr("lmstudio.toolcalls.SLICE", 0.001)
+    go_on, looks = threading.Event(), []
+
+    def slow(n: int) -> int:
+        assert go_on.wait(FOREVER)
+        return n
+
+    def check_time():
+        looks.append(1)
+        if len(looks) == 5:
+            go_on.set()
+
+    calls = caller(slow, at_once=2, check_time=check_time).answers(
+        [request("slow", n=n) for n in range(2)], 0
+    )
+
+    assert [0, 1] == [call.value for call in calls]
+    assert len(looks) >= 5
+
+
 def test_the_time_ends_while_tools_run_at_once():
     """The wait ends with the time; a tool that runs is left to itself, none begins."""
     begun, go_on, called = threading.Barrier(3), threading.Event(), []

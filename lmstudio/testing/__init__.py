@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .fake import FakeServer
 from .log import Received
-from .script import AWAIT_CANCEL, CRASH, DROP, NEVER, Asked, Await, Reply
+from .script import AWAIT_CANCEL, CRASH, DROP, NEVER, Asked, Await, Reply, tool_call
 
 __all__ = [
     "FakeServer",
@@ -16,4 +16,5 @@ __all__ = [
     "Asked",
     "Received",
     "Reply",
+    "tool_call",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -129,6 +129,24 @@ class Reply:
         if isinstance(self.when, str):
             return self.when in asked.text
         return self.when is None or bool(self.when(asked))
+
+
+def tool_call(
+    name: str, arguments: Mapping[str, Any] | None = None, *, id: str | None = "1"
+) -> dict[str, Any]:
+    """A step that asks for a tool.
+
+    Args:
+        arguments: Its arguments by name.
+        id: Names the call in its answer; None leaves it out, as older servers do.
+
+    Source: docs/wire/predict.md.
+    """
+    request: dict[str, Any] = {"type": "function", "name": name}
+    request["arguments"] = dict(arguments or {})
+    if id is not None:
+        request["id"] = id
+    return {"type": "toolCallGenerationEnd", "toolCallRequest": request}
 
 
 def steps_of(steps: Step | Sequence[Step]) -> list[Step]:
