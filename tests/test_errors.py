@@ -221,6 +221,16 @@ def test_a_known_kind_keeps_its_class():
     assert LMStudioPredictionError is type(error)
 
 
+def test_errors_of_one_input():
+    """Of several inputs the error says which one, and stays what it was."""
+    error = LMStudioModelNotFoundError(*SERVER)
+    third = error.of_input(2)
+
+    assert (LMStudioModelNotFoundError, 2) == (type(third), third.index)
+    assert f"input 2: {SERVER_TEXT}" == str(third) == third.args[0]
+    assert (None, SERVER_TEXT) == (error.index, str(error))
+
+
 def test_values_are_cut():
     """A long value is cut to 200 characters, its end marked."""
     assert "'x'" == shown("x")

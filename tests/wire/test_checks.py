@@ -49,6 +49,8 @@ HUGE = 10**400
         (checks.ratio, "off", "off"),
         (checks.ratio, False, "off"),
         (checks.mapping, {"a": 1}, {"a": 1}),
+        (checks.tool_choice, "auto", {"type": "generic", "mode": "auto"}),
+        (checks.tool_choice, {"type": "x"}, {"type": "x"}),
         (checks.logit_bias, {5: -1.5, 6: "-inf"}, [[5, -1.5], [6, "-inf"]]),
         (checks.logit_bias, [(5, 1)], [[5, 1]]),
         (checks.logit_bias, [(5, -math.inf)], [[5, "-inf"]]),
@@ -91,6 +93,11 @@ def test_right_values(check, value, expected):
             [1.1, -1, "on", "", True, None, ["max"]],
         ),
         (checks.mapping, "a mapping with string keys", [[], "x", {1: 2}, None]),
+        (
+            checks.tool_choice,
+            "'none', 'auto', 'required', or a mapping",
+            ["must", "", 5, [], None],
+        ),
         (
             checks.logit_bias,
             PAIRS,

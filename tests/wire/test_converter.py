@@ -232,3 +232,23 @@ def test_long_lists_of_numbers(value, kind, expected):
     found = structure(value, kind, "x")
     assert expected == found
     assert [type(number) for number in expected] == [type(n) for n in found]
+
+
+@attrs.frozen(kw_only=True)
+class Fixed:
+    parts: tuple[Inner, ...] = ()
+
+
+def test_tuples_are_lists_on_the_wire():
+    """A tuple of any length travels as a list, and is as strict as one."""
+    wire = {"parts": [{"someNumber": 1, "share": 0.5}]}
+    fixed = structure(wire, Fixed, "x")
+
+    assert (Inner(some_number=1, share=0.5),) == fixed.parts
+    assert wire == unstructure(fixed)
+    with pytest.raises(LMStudioProtocolError) as caught:
+        structure({"parts": {}}, Fixed, "x")
+    assert ("x: $.parts", "expected a list, not {}") == (
+        caught.value.where,
+        caught.value.problem,
+    )
