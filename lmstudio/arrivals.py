@@ -13,6 +13,7 @@ from .arguments import checked_callback, checked_seconds, checked_signal
 from .asked import Asked
 from .errors import LMStudioProtocolError, LMStudioRuntimeError, shown
 from .mailbox import SLICE, Mailbox
+from .progress import Bar
 from .protocol.client import Batch, End
 from .result import Fragment, fragment_from_wire
 from .wire.llm import Message, Part, ToolCallRequest
@@ -42,6 +43,7 @@ class Watch:
         timeout: Seconds for the whole prediction, None for no limit.
         idle_timeout: Seconds without any message, None for no limit.
         signal: An event (anything with ``is_set``) that cancels.
+        bar: Shows how far the prompt is processed, until the first fragment.
 
     Callbacks run in the thread that iterates or waits. One that raises cancels the
     prediction, its exception comes out there, and no callback is called any more.
@@ -58,6 +60,7 @@ class Watch:
     timeout: float | None = None
     idle_timeout: float | None = None
     signal: Any = None
+    bar: Bar | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in _CALLBACKS:
@@ -125,10 +128,14 @@ class Arrivals:
         def is_decided() -> bool:
             return is_over() or self.drained or len(self.fragments) > position
 
-        while not is_decided():
-            left = None if deadline is None else deadline - time.monotonic()
-            if not self._next(left, is_decided) and left is not None and left <= 0:
-                return None
+        try:
+            while not is_decided():
+                left = None if deadline is None else deadline - time.monotonic()
+                if not self._next(left, is_decided) and left is not None and left <= 0:
+                    return None
+        finally:
+            if self._watch.bar is not None:
+                self._watch.bar.clear()  # nobody draws it while nobody waits
         return not is_over() and len(self.fragments) > position
 
     def _next(self, left: float | None, is_decided: Callable[[], bool]) -> bool:
@@ -147,13 +154,22 @@ class Arrivals:
                 else:
                     slice_ = SLICE if left is None else max(0.0, min(SLICE, left))
                     return self._news.wait(slice_)
-            batch = self._inbox.get(left)
+            batch = self._inbox.get(self._until(left))
             if batch is not None:
                 self._take(batch)
+            elif self._watch.bar is not None:
+                self._watch.bar.tick()
             return batch is not None
         finally:
             if is_mine:
                 self._leave()
+
+    def _until(self, left: float | None) -> float | None:
+        """Seconds to wait, at most until the bar wants to appear."""
+        due = self._watch.bar.due() if self._watch.bar is not None else None
+        if due is None:
+            return left
+        return due if left is None else min(left, due)
 
     def take_what_is_here(self) -> None:
         """Take without waiting and without calling back, unless another is at it."""
@@ -232,6 +248,11 @@ class Arrivals:
         watch = self._watch
         with self._news:
             self._news.notify_all()  # others need not wait for the callbacks
+        if watch.bar is not None:
+            if new or calls or self.drained or self._is_cut:
+                watch.bar.close()
+            elif progress:
+                watch.bar.update(progress[-1])
         self._calls_back = False  # stays so when one raises: that comes out once
         if watch.on_prompt_progress is not None:
             for share in progress:

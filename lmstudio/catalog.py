@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from .aliases import one_of
 from .arguments import checked_callback, checked_flag, checked_name, checked_text
 from .calls import call
 from .errors import LMStudioTypeError, LMStudioValueError, shown
@@ -16,6 +17,7 @@ from .loading import Load
 from .models import LLM, EmbeddingModel
 from .options import load_stack
 from .ownership import Owned
+from .progress import Bar, Progress, displays
 from .session import Session
 from .wire.common import (
     GetModelInfo,
@@ -50,11 +52,13 @@ class Models(Generic[H]):
         owned: Owned,
         timeout: float | None,
         call_time: float | None,
+        progress: Progress = None,
     ) -> None:
         self._session = session
         self._owned = owned
         self._timeout = timeout
         self._call_time = call_time
+        self._progress = progress
 
     def load(
         self,
@@ -67,7 +71,9 @@ class Models(Generic[H]):
         no_hup: bool = False,
         ttl: float | None = None,
         on_progress: Callable[[float], object] | None = None,
-        verbose: bool = False,
+        on_load_progress: Callable[[float], object] | None = None,
+        progress: Progress = None,
+        verbose: bool | None = None,
         signal: Any = None,
         timeout: float | None = None,
     ) -> H:
@@ -87,7 +93,11 @@ class Models(Generic[H]):
             no_hup: Keep the model loaded after the client closes.
             ttl: Seconds of idleness after which the server unloads it.
             on_progress: Called with 0 to 1, in this thread.
-            verbose: Log the progress at the level INFO.
+            on_load_progress: The same under the name of the official SDK.
+            progress: Whether a bar shows the progress on a terminal, after 0.7 s; or a
+                function in its place, called with 0 to 1. None takes the client's, and
+                shows no bar with an `on_progress`.
+            verbose: True logs the progress at the level INFO; False shows no bar.
             signal: A `Signal` or `threading.Event` that cancels the load.
             timeout: Seconds for the whole load; None waits as long as it takes.
 
@@ -100,7 +110,13 @@ class Models(Generic[H]):
             LMStudioWebsocketError: The server can't be reached, or was lost.
         """
         keeps = checked_flag(no_hup, "no_hup") or ttl is not None
-        if checked_flag(verbose, "verbose"):
+        on_progress = one_of(
+            "on_progress", on_progress, "on_load_progress", on_load_progress
+        )
+        if verbose is not None and not checked_flag(verbose, "verbose"):
+            progress = False if progress is None else progress
+        bar, on_progress = self._displays(path, progress, on_progress)
+        if verbose:
             on_progress = _logged(path, on_progress)
         if preset is not None:
             self._check_preset(preset)
@@ -112,7 +128,7 @@ class Models(Generic[H]):
             ttl_ms=_milliseconds(ttl),
             load_config_stack=self._stack(config, acceleration),
         )
-        load = self._load("loadModel", parameter, on_progress, signal, timeout)
+        load = self._load("loadModel", parameter, on_progress, signal, timeout, bar)
         # Only now, when all arguments are right, is the server asked for anything.
         extensions = self._session.greeting().get("extensions")
         can = extensions if isinstance(extensions, list) else []
@@ -156,7 +172,9 @@ class Models(Generic[H]):
         *,
         ttl: float | None = SHARED_TTL,
         config: Mapping[str, Any] | None = None,
+        on_progress: Callable[[float], object] | None = None,
         on_load_progress: Callable[[float], object] | None = None,
+        progress: Progress = None,
         timeout: float | None = None,
     ) -> H:
         """A loaded model of that name, loaded now if there is none.
@@ -168,7 +186,9 @@ class Models(Generic[H]):
             ttl: Seconds of idleness after which the server unloads it, if this call
                 loads it.
             config: Load options, if this call loads it.
-            on_load_progress: Called with 0 to 1, in this thread.
+            on_progress: Called with 0 to 1, in this thread.
+            on_load_progress: The same under the name of the official SDK.
+            progress: As for `load`.
             timeout: Seconds for the load.
 
         Raises:
@@ -184,7 +204,11 @@ class Models(Generic[H]):
             load_ttl_ms=_milliseconds(ttl),
             load_config_stack=self._stack(config, None),
         )
-        load = self._load("getOrLoad", parameter, on_load_progress, None, timeout)
+        on_progress = one_of(
+            "on_progress", on_progress, "on_load_progress", on_load_progress
+        )
+        bar, on_progress = self._displays(model_key, progress, on_progress)
+        load = self._load("getOrLoad", parameter, on_progress, None, timeout, bar)
         return self._handle(load.run(), None)
 
     def get(
@@ -250,6 +274,7 @@ class Models(Generic[H]):
         on_progress: Callable[[float], object] | None,
         signal: Any,
         timeout: float | None,
+        bar: Bar | None,
     ) -> Load:
         return Load(
             self._session,
@@ -259,7 +284,16 @@ class Models(Generic[H]):
             on_progress=on_progress,
             signal=signal,
             timeout=timeout,
+            bar=bar,
         )
+
+    def _displays(
+        self,
+        name: str,
+        progress: Progress,
+        on_progress: Callable[[float], object] | None,
+    ) -> tuple[Bar | None, Callable[[float], object] | None]:
+        return displays(f"Loading {name}", progress, self._progress, on_progress)
 
     @property
     def _namespace(self) -> str:
@@ -290,6 +324,7 @@ class Models(Generic[H]):
             preset=preset,
             timeout=self._timeout,
             call_time=self._call_time,
+            progress=self._progress,
         )
 
 

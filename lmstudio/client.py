@@ -21,6 +21,7 @@ from .errors import LMStudioConnectionError, LMStudioValueError, shown
 from .images import Files
 from .models import LLM, EmbeddingModel
 from .ownership import Owned
+from .progress import Progress, checked_progress
 from .session import Session, credentials
 from .wire.common import ModelInfo
 from .wire.files import FileHandle
@@ -49,6 +50,7 @@ class LMStudioClient:
         client_passkey: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = CALL_TIME,
+        progress: Progress = None,
     ) -> None:
         """Make a client.
 
@@ -65,6 +67,8 @@ class LMStudioClient:
             timeout: Seconds for a whole prediction; None for no limit.
             idle_timeout: Seconds to wait for calls that the server answers at once;
                 None for no limit.
+            progress: False shows no bars on a terminal while models load and prompts
+                are processed; a function is called in their place, with 0 to 1.
 
         Raises:
             LMStudioValueError: An argument is wrong.
@@ -81,14 +85,14 @@ class LMStudioClient:
             "client_passkey": client_passkey,
             "timeout": timeout,
             "idle_timeout": idle_timeout,
+            "progress": checked_progress(progress),
         }
         address = _address(self._settings["base_url"])
         self._session = Session(address, identifier, passkey)
         self._ending = _Ending(self._session.shadow())
-        self.llm = LLMs(self._session, self._ending.owned, limit, call_time)
-        self.embedding = EmbeddingModels(
-            self._session, self._ending.owned, limit, call_time
-        )
+        shared = (self._session, self._ending.owned, limit, call_time, progress)
+        self.llm = LLMs(*shared)
+        self.embedding = EmbeddingModels(*shared)
         self.files = Files(self._session, call_time)
         self.diagnostics = Diagnostics(self._session)
         self.system = System(self._session, call_time)

@@ -8,6 +8,7 @@ from typing import Any, overload
 from .arguments import checked_text, checked_texts
 from .calls import call, call_all
 from .errors import LMStudioProtocolError
+from .progress import Progress
 from .session import Session
 from .wire.common import (
     GetModelInfo,
@@ -42,6 +43,7 @@ class ModelHandle:
         preset: str | None = None,
         timeout: float | None = None,
         call_time: float | None = 60.0,
+        progress: Progress = None,
     ) -> None:
         self._session = session
         self._query = query
@@ -49,6 +51,7 @@ class ModelHandle:
         self._preset = preset
         self._timeout = timeout
         self._call_time = call_time
+        self._progress = progress
         self.info = info
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .functions import ToolLike
+from .progress import Progress
 from .result import Fragment
 from .wire.llm import Message, ToolCallRequest
 
@@ -75,6 +76,7 @@ class Keywords(PredictionOptions, OfficialKeywords, total=False):
     on_fragment: Callable[[Fragment], object] | None
     on_prompt_progress: Callable[[float], object] | None
     on_message: Callable[[Message], object] | None
+    progress: Progress
     timeout: float | None
     idle_timeout: float | None
     signal: Any

@@ -16,6 +16,7 @@ from .errors import (
     LMStudioTimeoutError,
 )
 from .mailbox import Mailbox
+from .progress import Bar
 from .protocol.client import Batch, End
 from .session import Session
 from .signals import Signal
@@ -57,6 +58,7 @@ class Load:
         on_progress: Callable[[float], object] | None,
         signal: Any,
         timeout: float | None,
+        bar: Bar | None = None,
     ) -> None:
         self._session = session
         self._namespace = namespace
@@ -66,6 +68,7 @@ class Load:
         self._signal = checked_signal(signal)
         self._timeout = checked_seconds(timeout, "timeout")
         self._progress = 0.0
+        self._bar = bar
         self._inbox = Mailbox()
         self._rest: Batch = []  # arrived and not looked at yet
 
@@ -90,6 +93,9 @@ class Load:
             # behind that nobody knows of.
             self._stop(channel)
             raise
+        finally:
+            if self._bar is not None:
+                self._bar.close()
 
     def _wake(self) -> None:
         self._inbox.put([_WAKE])
@@ -109,10 +115,15 @@ class Load:
             polls = self._signal is not None and not isinstance(self._signal, Signal)
             if polls:
                 left = SIGNAL_SLICE if left is None else min(left, SIGNAL_SLICE)
+            due = self._bar.due() if self._bar is not None else None
+            if due is not None:
+                left = due if left is None else min(left, due)
             self._rest = channel.receive(left) or []
             info = self._read(channel)
             if info is not None:
                 return info
+            if self._bar is not None:
+                self._bar.tick()
 
     def _read(self, channel: Channel) -> InstanceInfo | None:
         while self._rest:
@@ -141,6 +152,8 @@ class Load:
         if isinstance(progress, (int, float)) and not isinstance(progress, bool):
             self._progress = float(progress)
             log.debug("loading: %.0f %%", self._progress * 100)
+            if self._bar is not None:
+                self._bar.update(self._progress)
             if self._on_progress is not None:
                 self._on_progress(self._progress)
 

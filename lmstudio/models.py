@@ -19,6 +19,7 @@ from .images import has_images, with_uploads
 from .messages import HistoryLike, to_history, user_message
 from .options import PredictionSettings, merged
 from .prediction import Prediction
+from .progress import Progress, displays
 from .result import Fragment
 from .rounds import Rounds, Rules
 from .wire.embedding import EmbedString
@@ -95,6 +96,7 @@ class LLM(ModelHandle):
         on_fragment: Callable[[Fragment], object] | None = None,
         on_prompt_progress: Callable[[float], object] | None = None,
         on_message: Callable[[Message], object] | None = None,
+        progress: Progress = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         signal: Any = None,
@@ -114,6 +116,9 @@ class LLM(ModelHandle):
             on_fragment: Called with each fragment.
             on_prompt_progress: Called with 0 to 1 while the prompt is processed.
             on_message: Called once, at the end, with the model's message.
+            progress: Whether a bar shows on a terminal how far the prompt is
+                processed, after 0.7 s; or a function in its place, called with 0 to 1.
+                None takes the client's.
             timeout: Seconds for the whole prediction; None takes the client's.
             idle_timeout: Seconds without any message; None for no limit.
             signal: A `Signal` or `threading.Event` that cancels.
@@ -140,7 +145,7 @@ class LLM(ModelHandle):
         )
         history = History(messages=[user_message(settings.pre_prompt + text)])
         watch = Watch(
-            **told,
+            **self._displayed(told, progress),
             timeout=timeout if timeout is not None else self._timeout,
             idle_timeout=idle_timeout,
             signal=signal,
@@ -199,6 +204,7 @@ class LLM(ModelHandle):
         on_message: Callable[[Message], object] | None = None,
         on_tool_call: Callable[[ToolCallRequest], object] | None = None,
         tools: Iterable[ToolLike] | None = None,
+        progress: Progress = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         signal: Any = None,
@@ -234,7 +240,7 @@ class LLM(ModelHandle):
             is_completion=False,
         )
         watch = Watch(
-            **told,
+            **self._displayed(told, progress),
             timeout=timeout if timeout is not None else self._timeout,
             idle_timeout=idle_timeout,
             signal=signal,
@@ -340,6 +346,14 @@ class LLM(ModelHandle):
         if wait:
             run.result()
         return run
+
+    def _displayed(self, told: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """The callbacks, with the bar or the function that shows the progress."""
+        own = told["on_prompt_progress"]
+        bar, told["on_prompt_progress"] = displays(
+            "Processing the prompt", progress, self._progress, own
+        )
+        return {**told, "bar": bar}
 
     def _predict(
         self,

@@ -48,6 +48,7 @@ TABLE = (
     ("io", "session.py"),
     ("calls", "calls.py"),
     ("domain", "arguments.py"),
+    ("domain", "progress.py"),
     ("domain", "schema/references.py"),
     ("domain", "schema/scalars.py"),
     ("domain", "schema/reading.py"),
