@@ -99,11 +99,13 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["engine", "clients"])
     parser.add_argument("--reps", type=int, default=3, help="runs of each scenario")
     args = parser.parse_args()
+    engine = 0
     if args.what != "clients":
         print("== What client and server add to the engine", flush=True)
-        subprocess.run([sys.executable, HERE / "engine.py"], check=False)
+        engine = subprocess.run([sys.executable, HERE / "engine.py"]).returncode
     if args.what != "engine":
         compare_clients(args.reps)
+    sys.exit(engine)
 
 
 if __name__ == "__main__":
