@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 from .act import ActRun
 from .actresult import ActResult, PredictionRoundResult, RoundFragment
+from .batch import Batch
 from .chat import Chat
 from .client import LMStudioClient
 from .default import (
@@ -65,6 +66,7 @@ __all__ = [
     "LLM",
     "ActResult",
     "ActRun",
+    "Batch",
     "Chat",
     "Client",
     "EmbeddingModel",

@@ -11,6 +11,7 @@ from .actresult import PredictionRoundResult
 from .aliases import callbacks
 from .arguments import checked_text, checked_texts
 from .arrivals import Watch
+from .batch import Maps
 from .calls import Channel, call, call_all
 from .errors import LMStudioToolError, LMStudioValueError
 from .functions import ToolLike, to_act_with, with_tools
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class LLM(ModelHandle):
+class LLM(Maps, ModelHandle):
     """A handle of a loaded text model."""
 
     namespace = "llm"

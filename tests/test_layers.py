@@ -71,6 +71,7 @@ TABLE = (
     ("domain", "keywords.py"),
     ("domain", "arrivals.py"),
     ("domain", "prediction.py"),
+    ("domain", "batch.py"),
     ("domain", "toolcalls.py"),
     ("domain", "actresult.py"),
     ("domain", "rounds.py"),
