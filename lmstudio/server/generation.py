@@ -332,11 +332,9 @@ def _formatter(file: ModelFile, options: Options, **omit: bool) -> Formatter:
 
 
 def _refuse_on_raw_text(options: Options) -> None:
-    unfit = {"tools": options.tools, "a reasoning budget": options.has_reasoning_budget}
-    names = [name for name, is_given in unfit.items() if is_given]
-    if names:
+    if options.tools:
         raise GenerationError(
-            f"A completion of raw text takes no {' and no '.join(names)}",
+            "A completion of raw text takes no tools",
             suggestion="Leave it out, or send messages",
             code="invalidSetting",
         )

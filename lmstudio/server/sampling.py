@@ -27,6 +27,11 @@ DEFAULTS: Mapping[str, Any] = {
 ROWS = {row.key: row for row in PREDICTION.settings}
 #: The largest seed: engines keep it in 32 bits.
 MAX_SEED = 2**32 - 1
+#: The largest id of a token: engines keep it in 31 bits.
+MAX_TOKEN = 2**31 - 1
+#: The largest temperature, penalty or bias, either way: more makes no difference, and
+#: numbers that an engine cannot hold become infinite there.
+MAX_NUMBER = 1_000_000
 #: Samplers that no engine offers, and the value with which they do nothing.
 NOT_OFFERED = {
     "llm.prediction.llama.tailFreeSampling": 1,
@@ -78,7 +83,6 @@ class Options:
         enable_thinking: What templates know as ``enable_thinking``.
         reasoning: Where the model's thoughts are; None when they are not told apart.
         logprobs: Candidates to report with each token; None for no report.
-        has_reasoning_budget: Whether thinking is to be limited.
     """
 
     sampling: Sampling
@@ -93,7 +97,6 @@ class Options:
     enable_thinking: bool | None = None
     reasoning: ReasoningTags | None = attrs.field(factory=ReasoningTags)
     logprobs: int | None = None
-    has_reasoning_budget: bool = False
 
 
 def read_options(config: KVConfig) -> Options:
@@ -119,7 +122,6 @@ def read_options(config: KVConfig) -> Options:
         enable_thinking=given.get("enable_thinking"),
         reasoning=_reasoning(given),
         logprobs=_off_is(None, given.get("log_probs")),
-        has_reasoning_budget=given.get("reasoning_budget", False) is not False,
     )
 
 
@@ -185,6 +187,14 @@ class _Given:
         except ValueError as exc:
             raise _wrong(row.key, str(exc), value) from None
 
+    def amount(self, name: str, off: float = 0.0) -> Any:
+        """A number that an engine can hold; `off` where it is switched off."""
+        value = _off_is(off, self.get(name))
+        if value is not None and abs(value) > MAX_NUMBER:
+            right = f"a number no further from 0 than {MAX_NUMBER}"
+            raise _wrong(_row(name).key, right, value)
+        return value
+
     def raw(self, name: str) -> Any:
         """A value without its checkbox, not checked."""
         row = _row(name)
@@ -209,9 +219,16 @@ class _Given:
                 suggestion="Leave it out, or switch it off",
                 code="invalidSetting",
             )
-        for name in ("draft_model", "reasoning_budget"):
-            if self.get(name):
-                log.warning("%s is not supported yet and ignored", _row(name).key)
+        # A draft model without a name is none, and a budget of 0 is one.
+        asked = {"draft_model": self.get("draft_model") or None}
+        asked["reasoning_budget"] = _off_is(None, self.get("reasoning_budget"))
+        on = [_row(name).key for name, value in asked.items() if value is not None]
+        if on:
+            raise GenerationError(
+                f"{', '.join(on)}: this server does not support it yet",
+                suggestion="Leave it out",
+                code="unsupportedSetting",
+            )
 
     def _is_on(self, key: str, off: Any) -> bool:
         value = self._values.get(key)
@@ -227,13 +244,13 @@ def _off_is(neutral: Any, value: Any) -> Any:
 
 def _sampling(given: _Given) -> Sampling:
     return Sampling(
-        temperature=given.get("temperature"),
+        temperature=given.amount("temperature"),
         top_k=max(0, given.get("top_k_sampling")),  # -1 keeps all candidates, like 0
         top_p=_off_is(1.0, given.get("top_p_sampling")),
         min_p=_off_is(0.0, given.get("min_p_sampling")),
         repeat_penalty=_repeat_penalty(given),
-        presence_penalty=_off_is(0.0, given.get("presence_penalty")),
-        frequency_penalty=_off_is(0.0, given.get("frequency_penalty")),
+        presence_penalty=given.amount("presence_penalty"),
+        frequency_penalty=given.amount("frequency_penalty"),
         xtc_probability=_off_is(0.0, given.get("xtc_probability")),
         xtc_threshold=_off_is(None, given.get("xtc_threshold")),
         seed=_seed(given),
@@ -242,7 +259,7 @@ def _sampling(given: _Given) -> Sampling:
 
 
 def _repeat_penalty(given: _Given) -> float:
-    value: float = _off_is(1.0, given.get("repeat_penalty"))
+    value: float = given.amount("repeat_penalty", 1.0)
     if value == -1:
         return 1.0
     if value <= 0:  # it divides the chances of a token
@@ -262,8 +279,14 @@ def _seed(given: _Given) -> int | None:
 def _logit_bias(given: _Given) -> dict[int, float | bool]:
     made: dict[int, float | bool] = {}
     for token, bias in given.get("logit_bias", ()):
+        key = _row("logit_bias").key
         if token < 0:
-            raise _wrong(_row("logit_bias").key, "pairs with a token id >= 0", token)
+            raise _wrong(key, "pairs with a token id >= 0", token)
+        if token > MAX_TOKEN:
+            raise _wrong(key, f"pairs with a token id of at most {MAX_TOKEN}", token)
+        if bias != "-inf" and abs(bias) > MAX_NUMBER:
+            right = f"pairs with a bias no further from 0 than {MAX_NUMBER}"
+            raise _wrong(key, right, bias)
         made[token] = False if bias == "-inf" else bias
     return made
 

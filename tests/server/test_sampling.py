@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from lmstudio.server.engine import Sampling
@@ -174,6 +172,29 @@ def test_minus_one_elsewhere():
             "not 4294967296",
         ),
         (
+            {"llama__logitBias": [[2**31, 1]]},
+            "llm.prediction.llama.logitBias must be pairs with a token id of at most "
+            "2147483647, not 2147483648",
+        ),
+        (
+            {"llama__logitBias": [[1, -2e6]]},
+            "llm.prediction.llama.logitBias must be pairs with a bias no further from "
+            "0 than 1000000, not -2000000.0",
+        ),
+        *(
+            (
+                {name: value},
+                f"llm.prediction.{name.replace('__', '.')} must be a number no further "
+                "from 0 than 1000000, not 10000000",
+            )
+            for name, value in {
+                "temperature": 10**7,
+                "repeatPenalty": checked(10**7),
+                "llama__presencePenalty": checked(10**7),
+                "llama__frequencyPenalty": checked(10**7),
+            }.items()
+        ),
+        (
             {"stopStrings": ["a", ""]},
             "llm.prediction.stopStrings must be a list of non-empty strings, "
             "not ['a', '']",
@@ -251,14 +272,37 @@ def test_samplers_that_are_off():
     assert 40 == options.sampling.top_k
 
 
-def test_draft_model_is_logged(caplog):
-    """A draft model changes the speed only: it is ignored, and the log says so."""
-    with caplog.at_level(logging.WARNING, "lmstudio"):
-        read_options(config(speculativeDecoding__draftModel="small"))
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"speculativeDecoding__draftModel": "small"},
+        {"reasoning__budgetTokens": checked(5)},
+        {"reasoning__budgetTokens": checked(0)},
+    ],
+)
+def test_settings_that_are_not_supported(values):
+    """What was asked for and cannot be done is an error, never left out in silence."""
+    key = next(iter(values)).replace("__", ".")
 
-    assert [
-        "llm.prediction.speculativeDecoding.draftModel is not supported yet and ignored"
-    ] == caplog.messages
+    with pytest.raises(GenerationError) as caught:
+        read_options(config(**values))
+
+    title = f"llm.prediction.{key}: this server does not support it yet"
+    assert (title, "unsupportedSetting") == (caught.value.title, caught.value.code)
+
+
+def test_unsupported_settings_that_are_off():
+    """The forms in which clients write "off" ask for nothing; speed is no promise."""
+    options = read_options(
+        config(
+            speculativeDecoding__draftModel="",
+            speculativeDecoding__numDraftTokensExact=2,
+            reasoning__budgetTokens=off(1024),
+            llama__cpuThreads=3,
+        )
+    )
+
+    assert read_options(KVConfig()) == options
 
 
 TOOL = {"type": "function", "function": {"name": "add"}}

@@ -51,6 +51,11 @@ REASONS: dict[str, Literal["eos", "word", "limit"]] = {
 }
 
 
+#: llama.cpp keeps the limit of tokens in so many bits: of a larger one it takes the
+#: lowest bits, and ends the text there.
+MAX_TOKENS = 2**31 - 1
+
+
 def parse(payload: bytes) -> dict[str, Any]:
     """One event's JSON. A broken character becomes U+FFFD instead of an error.
 
@@ -151,7 +156,7 @@ def completion(request: Request) -> dict[str, Any]:
         "stream": True,  # only a stream can be cancelled
         "return_progress": True,
         "response_fields": FINAL_FIELDS,
-        "n_predict": -1 if request.max_tokens is None else request.max_tokens,
+        "n_predict": _limit(request.max_tokens),
         "stop": [word for word in request.stop if word],  # "" would stop at once
     }
     sampling = attrs.asdict(request.sampling, filter=lambda _, value: value is not None)
@@ -166,6 +171,11 @@ def completion(request: Request) -> dict[str, Any]:
     elif request.json_schema is not None:
         body["json_schema"] = guided(request.json_schema)
     return body
+
+
+def _limit(max_tokens: int | None) -> int:
+    """A limit of tokens in llama.cpp's form; no context is as long as the largest."""
+    return -1 if max_tokens is None else min(max_tokens, MAX_TOKENS)
 
 
 def guided(schema: Any) -> dict[str, Any]:

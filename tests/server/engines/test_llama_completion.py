@@ -108,6 +108,14 @@ def test_a_full_request_is_translated():
     } == body
 
 
+@pytest.mark.parametrize(
+    ("limit", "sent"), [(2**31 - 1, 2**31 - 1), (2**32 + 5, 2**31 - 1)]
+)
+def test_limits_that_llama_cpp_cannot_hold(limit, sent):
+    """A limit of tokens beyond its numbers is its largest, not what is left of it."""
+    assert sent == completion(Request(prompt="", max_tokens=limit))["n_predict"]
+
+
 def test_schemas_get_our_spacing():
     """A schema carries how JSON is spaced, and any JSON is an object."""
     assert {"type": "object", "x-guidance": GUIDANCE} == guided({})
