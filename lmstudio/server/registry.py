@@ -170,7 +170,7 @@ class Registry:
         load.followers -= 1
         if load.followers > 0:
             return
-        load.task.cancel()
+        self._abandon(load)
         with suppress(EngineError):  # a load that had failed already
             await self._remove(await load.instance())  # it was quicker than the cancel
 
@@ -193,7 +193,7 @@ class Registry:
         """A client is gone: unload what it owns, stop what is loaded for it."""
         for load in list(self._loads.values()):
             if load.owner is owner:
-                load.task.cancel()
+                self._abandon(load)
         for instance in list(self._instances.values()):
             if instance.owner is owner:
                 log.info("unloading %s: its client is gone", instance.identifier)
@@ -227,6 +227,9 @@ class Registry:
         async def run() -> Instance:
             tokens = await asyncio.to_thread(self._control_tokens_of, load.file)
             model = await self.engine.load(load.file, settings, load.report)
+            if self._loads.get(load.identifier) is not load:
+                await model.unload()  # quicker than the cancel; the name is another's
+                raise asyncio.CancelledError
             load.report(1.0)
             instance = Instance(wanted, load.identifier, load.file, model, tokens)
             self._instances[load.identifier] = instance
@@ -236,9 +239,7 @@ class Registry:
             return instance
 
         def ended(task: asyncio.Task[Instance]) -> None:
-            self._loads.pop(load.identifier, None)
-            if self._shared.get(load.file.relative_path) is load:
-                del self._shared[load.file.relative_path]
+            self._drop(load)
             load.finished(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.info("loading %s failed: %s", load.file.key, error)
@@ -247,6 +248,17 @@ class Registry:
         self._loads[load.identifier] = load
         load.task = self._tasks.spawn(run())
         load.task.add_done_callback(ended)
+
+    def _abandon(self, load: Load) -> None:
+        """Stop a load. It ends later, but nobody joins it, and its name is free."""
+        self._drop(load)
+        load.task.cancel()
+
+    def _drop(self, load: Load) -> None:
+        if self._loads.get(load.identifier) is load:
+            del self._loads[load.identifier]
+        if self._shared.get(load.file.relative_path) is load:
+            del self._shared[load.file.relative_path]
 
     async def _remove(self, instance: Instance) -> None:
         """Unload; the name is free at once."""

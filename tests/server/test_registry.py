@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from contextlib import suppress
 
 import attrs
 import pytest
@@ -230,6 +231,77 @@ async def test_a_shared_load_goes_on_for_the_others(bench):
     with pytest.raises(Failure, match="Loading b was cancelled"):
         await load.instance()
     assert "b" == (await bench.get("b")).identifier
+
+
+def slow_to_stop(engine, monkeypatch):
+    """Make the engine's next load take its time to end when it is cancelled."""
+    began, may_end = asyncio.Event(), asyncio.Event()
+    load = engine.load
+
+    async def slow(*arguments):
+        monkeypatch.setattr(engine, "load", load)
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    monkeypatch.setattr(engine, "load", slow)
+    return began, may_end
+
+
+@on_a_bench
+async def test_nobody_joins_a_load_that_is_being_stopped(bench, monkeypatch):
+    """While a load ends after its cancel, its model and its name are free."""
+    began, may_end = slow_to_stop(bench.engine, monkeypatch)
+    given_up = await bench.registry.get_or_load("a", "llm", Wanted())
+    await began.wait()
+    leaving = asyncio.create_task(bench.registry.leave(given_up))
+    await asyncio.sleep(0)
+    assert "a" == (await bench.get("a")).identifier
+    assert not leaving.done()
+    may_end.set()
+    await leaving
+    assert ["a"] == bench.names()
+    assert (await bench.get("a")) is bench.find(identifier="a")
+
+
+@on_a_bench
+async def test_the_name_of_a_released_load_is_free(bench, monkeypatch):
+    """A client that is gone and comes back can load under the same name at once."""
+    began, may_end = slow_to_stop(bench.engine, monkeypatch)
+    owner = object()
+    load = await bench.registry.load("a", "llm", Wanted(owner=owner), "mine")
+    await began.wait()
+    bench.registry.release(owner)
+    assert "mine" == (await bench.load("b", "mine")).identifier
+    may_end.set()
+    with pytest.raises(Failure, match="cancelled"):
+        await load.instance()
+    assert "b" == bench.find(identifier="mine").file.key
+
+
+@on_a_bench
+async def test_a_model_that_came_in_spite_of_the_cancel(bench, monkeypatch):
+    """An engine that finishes a cancelled load leaves nothing in memory."""
+    began, load, models = asyncio.Event(), bench.engine.load, []
+
+    async def deaf(*arguments):
+        models.append(await load(*arguments))
+        began.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return models[0]
+
+    monkeypatch.setattr(bench.engine, "load", deaf)
+    owner = object()
+    given_up = await bench.registry.load("a", "llm", Wanted(owner=owner))
+    await began.wait()
+    bench.registry.release(owner)
+    with pytest.raises(Failure, match="cancelled"):
+        await given_up.instance()
+    assert [] == bench.names()
+    assert not models[0].is_loaded
 
 
 @on_a_bench
