@@ -14,7 +14,7 @@ from ..protocol.server import ABSENT
 from ..wire import common, embedding, files, llm, system
 from ..wire.config import collapse
 from .clients import Client
-from .engine import EngineError
+from .engine import BadRequest, EngineError
 from .failures import Failure
 from .infos import instance_info, model_info
 from .instances import Instance
@@ -43,6 +43,10 @@ class Context:
         """
         return self.service.registry.find(specifier, self.namespace)
 
+
+#: Longest text that is turned into tokens or a vector, characters. A token takes many
+#: times the memory of its text.
+LONGEST_TEXT = 4_000_000
 
 Handler = Callable[[Context, Any], Awaitable[Any]]
 
@@ -81,10 +85,25 @@ async def _processing_state(context: Context, parameter: common.GetModelInfo) ->
     return llm.ProcessingState(status=status, queued=queued)
 
 
+def _text(given: str) -> str:
+    """The text of a call.
+
+    Raises:
+        BadRequest: It is too long.
+    """
+    if len(given) > LONGEST_TEXT:
+        raise BadRequest(
+            f"The text has {len(given)} characters, and may have {LONGEST_TEXT}",
+            None,
+            "Split it, and send its parts one by one",
+        )
+    return given
+
+
 async def _tokens(context: Context, parameter: common.SpecifiedText) -> list[int]:
     instance = context.find(parameter.specifier)
     with context.service.registry.use(instance):
-        return await instance.model.tokenize(parameter.input_string)
+        return await instance.model.tokenize(_text(parameter.input_string))
 
 
 async def _tokenize(context: Context, parameter: common.SpecifiedText) -> Any:
@@ -110,7 +129,7 @@ async def _apply_template(context: Context, parameter: llm.ApplyTemplate) -> Any
 async def _embed(context: Context, parameter: embedding.EmbedString) -> Any:
     instance = context.find(parameter.model_specifier)
     with context.service.registry.use(instance, "computingEmbedding"):
-        vector = await instance.model.embed(parameter.input_string)
+        vector = await instance.model.embed(_text(parameter.input_string))
     return embedding.Embedding(embedding=vector)
 
 

@@ -32,6 +32,13 @@ log = logging.getLogger(__name__)
 #: A client that has not said who it is by then is turned away, seconds.
 #: Source: docs/wire/connection.md.
 AUTHENTICATION_TIME = 10.0
+#: Calls of one socket that run at once; further ones wait for their turn.
+RUNNING = 64
+#: Memory that the unanswered calls of one socket may take, in bytes of their frames.
+#: Beyond it the socket is not read, so that TCP holds the client back.
+BACKLOG = 16 * 1024 * 1024
+#: What a call takes besides its frame, bytes: its task, and its place in the tables.
+CALL_OVERHEAD = 4096
 
 _encode = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -92,6 +99,9 @@ class Peer:
         self._tasks = Tasks()
         self._ends: dict[int, Ends] = {}
         self._waiting: asyncio.TimerHandle | None = None
+        self._turns = asyncio.Semaphore(RUNNING)
+        self._backlog = 0  # see BACKLOG
+        self._has_room = asyncio.Event()
 
     def start(self) -> None:
         """Begin to wait for the client to say who it is."""
@@ -99,7 +109,10 @@ class Peer:
         self._waiting = loop.call_later(AUTHENTICATION_TIME, self._too_late)
 
     async def receive(self, frame: str | bytes) -> None:
-        """Take one frame from the client. Nothing in it is a reason to raise."""
+        """Take one frame from the client. Nothing in it is a reason to raise.
+
+        It waits while the client has asked for more than `BACKLOG` allows.
+        """
         try:
             message = json.loads(frame) if isinstance(frame, str) else None
         except (ValueError, RecursionError):
@@ -108,7 +121,10 @@ class Peer:
             self._service.observe(self._protocol.namespace, message)
         event, replies = self._protocol.receive(message)
         if isinstance(event, Call):
-            self._tasks.spawn(self._answer(event))
+            size = len(frame) + CALL_OVERHEAD
+            self._backlog += size
+            self._tasks.spawn(self._answer(event, size))
+            await self._room()
         elif isinstance(event, Channel):
             ends = self._ends[event.number] = Ends(self._sender(event.number))
             self._tasks.spawn(self._serve(event, ends))
@@ -156,7 +172,22 @@ class Peer:
 
         self._tasks.spawn(refuse())
 
-    async def _answer(self, call: Call) -> None:
+    async def _answer(self, call: Call, size: int) -> None:
+        """Run one call when its turn comes."""
+        try:
+            async with self._turns:
+                await self._run(call)
+        finally:
+            self._backlog -= size
+            self._has_room.set()
+
+    async def _room(self) -> None:
+        """Wait until the unanswered calls take less than they may."""
+        while self._backlog > BACKLOG:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def _run(self, call: Call) -> None:
         """Run one call and send its reply."""
         number, row = call.number, call.endpoint
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lmstudio.server import calls
 from rawclient import history, query
 from schema import problems
 from server.benches import STACK, code_of, on_a_bench
@@ -144,3 +145,26 @@ async def test_a_model_that_embeds_is_busy(bench):
     instance.model.embed = embed
     await socket.call("embedString", {"modelSpecifier": query(), "inputString": "x"})
     assert [{"status": "computingEmbedding", "queued": 1}] == states
+
+
+@pytest.mark.parametrize(
+    ("namespace", "endpoint", "model"),
+    [
+        ("llm", "tokenize", "any"),
+        ("llm", "countTokens", "any"),
+        ("embedding", "embedString", "text-embed"),
+    ],
+)
+@on_a_bench
+async def test_texts_that_are_too_long(bench, namespace, endpoint, model, monkeypatch):
+    """A text beyond the limit is refused, and says what would be right."""
+    monkeypatch.setattr(calls, "LONGEST_TEXT", 10)
+    socket = await bench.another(namespace)
+    await socket.load(modelKey=model)
+    of = "modelSpecifier" if endpoint == "embedString" else "specifier"
+    parameter = {of: query(identifier=model), "inputString": "0123456789"}
+    assert "rpcResult" == (await socket.call(endpoint, parameter))["type"]
+    answer = await socket.call(endpoint, parameter | {"inputString": "x" * 11})
+    assert "rpcError" == answer["type"]
+    title = "The text has 11 characters, and may have 10"
+    assert title == answer["error"]["rootTitle"]

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lmstudio.server import calls, channels, peer
-from lmstudio.server.peer import encoded
+from lmstudio.server.peer import RUNNING, encoded
 from lmstudio.testing.script import NEVER, Await
 from lmstudio.wire.endpoints import ENDPOINTS
 from rawclient import history, prediction, query, texts
@@ -181,6 +181,68 @@ def test_a_slow_client_holds_up_nobody_else():
         await bench.service.close()
 
     asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@on_a_bench
+async def test_a_socket_s_calls_take_turns(bench, monkeypatch):
+    """Of many calls a few run at once, the others next; all are answered."""
+    running, most, may_go = 0, 0, asyncio.Event()
+
+    async def held(*_):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await may_go.wait()
+        running -= 1
+
+    bench.service.before = held
+    for number in range(200):
+        await bench.socket.say(a_call(number))
+    while running < RUNNING:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert RUNNING == running
+    may_go.set()
+    numbers = {(await bench.socket.sent.get())["callId"] for _ in range(200)}
+    assert set(range(200)) == numbers
+    assert RUNNING == most
+
+
+@on_a_bench
+async def test_a_socket_is_not_read_while_it_asks_too_much(bench, monkeypatch):
+    """A client that sends calls and reads no reply is held back; others go on."""
+    monkeypatch.setattr("lmstudio.server.peer.BACKLOG", 100_000)
+    may_read = asyncio.Event()
+    put = bench.socket.put
+
+    async def hold(text):
+        await may_read.wait()
+        await put(text)
+
+    bench.socket.peer._send_text = hold
+    taken = 0
+
+    async def flood():
+        nonlocal taken
+        for number in range(100):
+            await bench.socket.say(a_call(number, "x" * 6000))
+            taken += 1
+
+    flooding = asyncio.create_task(flood())
+    another = await bench.another(clientIdentifier="another")
+    for _ in range(20):
+        assert "rpcResult" == (await another.call("listLoaded"))["type"]
+    assert 9 == taken  # of some 10,000 bytes each; the tenth waits in `say`
+    may_read.set()
+    await flooding
+    numbers = {(await bench.socket.sent.get())["callId"] for _ in range(100)}
+    assert set(range(100)) == numbers
+
+
+def a_call(number, ballast=""):
+    """A call that any socket answers."""
+    call = {"type": "rpcCall", "endpoint": "listLoaded", "callId": number}
+    return call | {"ballast": ballast}
 
 
 @on_a_bench
