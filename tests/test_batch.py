@@ -291,5 +291,5 @@ def test_nothing_is_begun_after_a_prompt_that_can_not_be_sent(fake, model):
     fake.reply(["x", AWAIT_CANCEL])
     with pytest.raises(LMStudioTypeError, match="input 1: a history can't be read"):
         next(model.map(["first", 7, "third"]))
-    assert ["first"] == asked(fake)
     assert cancelled(fake, 1)
+    assert ["first"] == asked(fake)
