@@ -11,6 +11,14 @@ from .engine import BadRequest, LoadSettings, ModelFile
 
 #: Tokens of context when the client does not say, unless the model has fewer.
 DEFAULT_CONTEXT = 4096
+#: The longest context that an engine can count, for models whose RoPE is stretched.
+LONGEST_CONTEXT = 2**31 - 1
+#: The largest values that an engine can hold, by our names.
+LARGEST = {
+    "seed": 2**32 - 1,
+    "rope_frequency_base": 10**12,
+    "rope_frequency_scale": 10**12,
+}
 
 #: Names in the settings table and in `LoadSettings`.
 _USED = {
@@ -35,7 +43,8 @@ def load_settings(file: ModelFile, config: KVConfig) -> LoadSettings:
     Settings that this server has no use for are ignored, as the protocol wants.
 
     Raises:
-        BadRequest: A value that is used is out of its range.
+        BadRequest: A value that is used is out of its range, or the context is longer
+            than what the model was trained for, without a stretched RoPE.
     """
     table = _table(file)
     given: dict[str, Any] = {}
@@ -46,6 +55,7 @@ def load_settings(file: ModelFile, config: KVConfig) -> LoadSettings:
             if value is not None:
                 given[_USED[row.name]] = value
     given.setdefault("context_length", min(DEFAULT_CONTEXT, file.max_context_length))
+    _check_context(file, given)
     ratio = given.get("gpu_ratio")
     given["gpu_ratio"] = {"max": 1.0, "off": 0.0}.get(str(ratio), ratio)
     if given.get("seed") == -1:  # random, which is the engine's own choice
@@ -71,6 +81,18 @@ def effective(file: ModelFile, config: KVConfig, context_length: int) -> KVConfi
     return KVConfig(fields=list(made.values()))
 
 
+def _check_context(file: ModelFile, given: dict[str, Any]) -> None:
+    wanted, longest = given["context_length"], file.max_context_length
+    if "rope_base" in given or "rope_scale" in given:
+        longest = LONGEST_CONTEXT
+    if wanted > longest:
+        raise BadRequest(
+            f"Load option context_length must be at most {longest} for {file.key}, "
+            f"not {shown(wanted)}",
+            suggestion="Use a shorter context, or stretch RoPE as its page says",
+        )
+
+
 def _table(file: ModelFile) -> Table:
     return EMBEDDING_LOAD if file.is_embedding else LOAD
 
@@ -81,7 +103,11 @@ def _value(row: Setting, wire: Any) -> Any:
     if value is None or (value is False and row.wrap == CHECKBOX):
         return None
     try:
-        return row.check(value)
+        checked = row.check(value)
+        largest = LARGEST.get(row.name)
+        if largest is not None and checked > largest:
+            raise ValueError(f"at most {largest}")
+        return checked
     except (ValueError, LMStudioValueError) as exc:
         raise BadRequest(
             f"Load option {row.name} must be {exc}, not {shown(value)}"

@@ -99,6 +99,10 @@ def test_embedding_models_have_keys_of_their_own():
     [
         ("llm__load__contextLength", "x", "context_length must be a whole number"),
         ("llm__load__contextLength", True, "context_length must be a whole number"),
+        ("llm__load__contextLength", 10**30, "context_length must be at most 8192 for"),
+        ("llm__load__contextLength", 8193, "at most 8192 for any, not 8193"),
+        ("llm__load__seed", 2**32, "seed must be at most 4294967295, not 4294967296"),
+        ("llm__load__llama__ropeFrequencyBase", 1e13, "rope_frequency_base must be at"),
         ("llm__load__numParallelSessions", 2000, "max_parallel_predictions must be"),
         ("llm__load__llama__kCacheQuantizationType", "q9", "must be one of 'f32'"),
         ("llm__load__llama__acceleration__offloadRatio", 2, "gpu_ratio must be"),
@@ -108,6 +112,15 @@ def test_wrong_values(key, value, problem):
     """A value out of range names the option and what would be right."""
     with pytest.raises(BadRequest, match=problem):
         load_settings(LLM, config(**{key: value}))
+
+
+def test_stretched_context():
+    """With RoPE settings a context may be longer than the model was trained for."""
+    scale = {"llm__load__llama__ropeFrequencyScale": 0.5}
+    given = config(llm__load__contextLength=16384, **scale)
+    assert 16384 == load_settings(LLM, given).context_length
+    with pytest.raises(BadRequest, match="at most 2147483647 for any"):
+        load_settings(LLM, config(llm__load__contextLength=2**31, **scale))
 
 
 def test_what_clients_read_back():

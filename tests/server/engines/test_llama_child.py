@@ -179,6 +179,86 @@ def test_without_a_parent_it_ends():
         assert (0, b"", b"") == (child.returncode, *said)
 
 
+HEAD = {
+    "block_count": 4,
+    "embedding_length": 64,
+    "attention.head_count": 8,
+    "attention.head_count_kv": 2,
+}
+
+
+def head_of(**more):
+    """The beginning of a GGUF file, as far as the size of the cache needs it."""
+    fields = {**HEAD, **{k.replace("__", "."): v for k, v in more.items()}}
+    return b"GGUF" + b"".join(
+        b"llama." + key.encode() + struct.pack("<II", 4, value)
+        for key, value in fields.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "per_token"),
+    [
+        ({}, {}, 4 * 2 * (8 + 8) * 2),
+        ({"attention__key_length": 16}, {}, 4 * 2 * (16 + 16) * 2),
+        (
+            {"attention__key_length": 16, "attention__value_length": 4},
+            {"k_cache_type": "f32"},
+            4 * 2 * (16 * 4 + 4 * 2),
+        ),
+        ({"attention__sliding_window": 512}, {}, None),
+        ({"block_count": 0}, {}, None),
+    ],
+)
+def test_size_of_the_cache(fields, settings, per_token):
+    """The cache of a context is computed where it is layers times context."""
+    settings = LoadSettings(context_length=100, **settings)
+    config = child_config(model(Path("m.gguf")), settings, "the key")
+    expected = None if per_token is None else 100 * per_token
+
+    assert expected == llama_child.cache_bytes(head_of(**fields), config)
+    assert None is llama_child.cache_bytes(b"GGUF", config)
+
+
+def test_contexts_that_cannot_fit(tmp_path):
+    """A cache that is larger than the memory is refused before it is filled."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(head_of())
+    config = child_config(model(path), LoadSettings(context_length=2**23), "the key")
+
+    with pytest.raises(MemoryError, match=r"8388608 tokens needs 2.0 GiB, and 1.0 GiB"):
+        llama_child.check_memory(config, 2**30)
+    llama_child.check_memory(config, 2**31)
+    llama_child.check_memory(config, None)
+
+
+def test_available_memory(tmp_path):
+    """What programs can still get is what the system says, if it does."""
+    path = tmp_path / "meminfo"
+    path.write_text("MemTotal: 9 kB\nMemAvailable:   5 kB\n")
+
+    assert 5 * 1024 == llama_child.available_memory(str(path))
+    path.write_text("")
+    assert None is llama_child.available_memory(str(path))
+    assert None is llama_child.available_memory(str(tmp_path / "none"))
+
+
+def test_a_context_without_memory_fails_at_once(tmp_path):
+    """The child says so before llama.cpp takes a single byte for it."""
+    pytest.importorskip("xllamacpp")
+    path = tmp_path / "m.gguf"
+    path.write_bytes(head_of(block_count=2**20))
+    settings = LoadSettings(context_length=2**30, gpu_ratio=0)
+    config = child_config(model(path), settings, "the key")
+    with start_child() as child:
+        child.stdin.write(json.dumps(config).encode() + b"\n")
+        child.stdin.flush()
+        said = child.stdout.read()
+
+    assert 1 == child.returncode
+    assert b"MemoryError: a context of 1073741824 tokens needs" in said
+
+
 def test_without_llama_cpp_it_says_so():
     """A missing package is told from a model that can't be loaded."""
     with start_child("-S") as child:  # without site-packages there is none
