@@ -79,7 +79,6 @@ class Batch(Iterator[R], Generic[R]):
 
     def _next(self) -> R:
         while True:
-            self._check_errors()  # before more is started
             self._fill()
             self._check_errors()
             self._tell()
@@ -110,6 +109,7 @@ class Batch(Iterator[R], Generic[R]):
         while not self._is_over and len(self._open) < AHEAD * self._workers:
             if sum(map(_runs, self._open)) >= self._workers:
                 return
+            self._check_errors()  # what is done by now may have failed
             if self._signal is not None and self._signal.is_set():
                 self._is_over = True
                 return
@@ -119,8 +119,6 @@ class Batch(Iterator[R], Generic[R]):
                 self._is_over = True
                 return
             self._open.append(self._started(prompt))
-            if isinstance(self._open[-1], LMStudioError) and not self._returns_errors:
-                return
 
     def _started(self, prompt: Any) -> _Started:
         try:
