@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import itertools
 import signal
@@ -189,12 +190,21 @@ def test_dropping_it_cancels(fake, model):
     assert cancelled(fake, 2)
 
 
-def test_ctrl_c_cancels(fake, model):
+def test_ctrl_c_cancels(fake, model, monkeypatch):
     """It is raised where the results are waited for, and all is stopped."""
     fake.reply(["x", AWAIT_CANCEL], times=2)
 
+    is_waiting = threading.Event()
+
+    def wait(*arguments, **keywords):
+        is_waiting.set()
+        return really_wait(*arguments, **keywords)
+
+    really_wait = concurrent.futures.wait
+    monkeypatch.setattr("lmstudio.batch.concurrent.futures.wait", wait)
+
     def interrupt():
-        fake.wait_for(lambda seen: "two" in str(seen.parameter))
+        is_waiting.wait(5)
         signal.raise_signal(signal.SIGINT)
 
     def interrupted(number, frame):
