@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv"
 PYTHON_SDK = "lmstudio==1.5.0"
 JS_SDK = "@lmstudio/sdk@1.5.0"
+#: Versions of the SDK for JavaScript whose schemas check our client.
+SCHEMAS = ("1.0.1", "1.5.0", "2.0.0")
 #: The oldest Node.js that runs the SDK for JavaScript.
 OLDEST_NODE = 18
 
@@ -38,21 +41,41 @@ def javascript() -> tuple[str, Path]:
 
     Skips the test where there is no Node.js; in CI that is a failure.
     """
+    return _node_packages("interop-js", [JS_SDK], {})
+
+
+def schemas() -> tuple[str, dict[str, Path]]:
+    """Node.js, and the folders of the SDK's packages by `SCHEMAS`.
+
+    Skips the test where there is no Node.js; in CI that is a failure.
+    """
+    named = [f"sdk-{version}@npm:@lmstudio/sdk@{version}" for version in SCHEMAS]
+    # The newest one wants a newer part for connecting, which need not be there: only
+    # the schemas are used.
+    settings = {"overrides": {"@lmstudio/lms-isomorphic": "^0.4.0"}}
+    node, place = _node_packages("interop-schemas", named, settings)
+    return node, {v: place / "node_modules" / f"sdk-{v}" for v in SCHEMAS}
+
+
+def _node_packages(
+    folder: str, packages: Sequence[str], settings: dict[str, object]
+) -> tuple[str, Path]:
+    """Node.js, and a folder with packages."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         _do_without("node and npm are not installed")
     version = _run([node, "--version"]).strip()
     if int(version.lstrip("v").partition(".")[0]) < OLDEST_NODE:
         _do_without(f"node {version} is older than v{OLDEST_NODE}")
-    place = PLACE / "interop-js"
-    if not _is_made(place, JS_SDK):
+    place, made_from = PLACE / folder, " ".join(packages)
+    if not _is_made(place, made_from):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         # Without a package.json of its own npm would look for one further up.
-        (place / "package.json").write_text("{}\n")
-        words = ["install", "--no-audit", "--no-fund", "--loglevel=error", JS_SDK]
+        (place / "package.json").write_text(json.dumps(settings))
+        words = ["install", "--no-audit", "--no-fund", "--loglevel=error", *packages]
         _run([npm, "--prefix", str(place), *words])
-        _stamp(place, JS_SDK)
+        _stamp(place, made_from)
     return node, place
 
 
