@@ -13,7 +13,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint format types unit wheel interop bench docs clean help
+.PHONY: demo test check lint format types pyright unit wheel interop bench docs clean help
 .PHONY: model FORCE
 
 help:  ## this list
@@ -45,6 +45,12 @@ format: .venv/test.made  ## lay out the code as lint wants it
 types: .venv/test.made  ## the package, and the public API as its users write it
 	@echo "== Checking the types"
 	@"$(TEST)" -m mypy --strict lmstudio $(wildcard tests/typing)
+
+pyright: .venv/test.made  ## the public API again, as another type checker sees it
+	@test -x .venv/pyright/bin/pyright \
+	    || { "$(TEST)" -m venv .venv/pyright \
+	    && .venv/pyright/bin/python -m pip install -qq pyright; }
+	@.venv/pyright/bin/pyright --pythonpath "$(TEST)" -p tests/typing
 
 unit: .venv/test.made  ## the tests without a model
 	@echo "== Running the tests that need no model"

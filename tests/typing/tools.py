@@ -12,6 +12,10 @@ def add(a: int, b: int = 1) -> int:
     return a + b
 
 
+def subtract(a: int, b: int = 1) -> int:
+    return a - b
+
+
 def guard(request: lms.ToolCallRequest) -> bool | str:
     return request.name == "add" or "not allowed"
 
@@ -28,7 +32,7 @@ parts = lms.ToolFunctionDef(
     name="sub",
     description="Subtract",
     parameters={"a": int, "b": {"type": int, "default": 1}},
-    implementation=lambda a, b=1: a - b,
+    implementation=subtract,
 )
 raw = {"type": "function", "function": {"name": "now"}, "implementation": print}
 chat = lms.Chat("Be short.")
