@@ -62,7 +62,10 @@ def error_of(end: End, endpoint: str, address: str) -> LMStudioError | None:
 
 
 class Channel:
-    """An open channel: packets both ways until one `End`.
+    """A channel: packets both ways until one `End`.
+
+    Nothing is sent before `open`, so that the owner holds it by then: whatever happens
+    in the middle of it, Ctrl-C included, the owner can `abandon` it.
 
     Attributes:
         endpoint: Its row in the table.
@@ -76,15 +79,34 @@ class Channel:
         self._stop = row.requests[0] if row.requests else "cancel"
         self._mailbox = mailbox
         self._session = session
+        self._parameter = parameter
+
+    def open(self) -> None:
+        """Send the request.
+
+        Raises:
+            LMStudioWebsocketError: The connection can't be made, or broke.
+            LMStudioValueError: The parameter has no JSON form.
+        """
+        row, parameter = self.endpoint, self._parameter
+        self._parameter = None  # it may be large
         body = None if parameter is None else unstructure(parameter)
-        opened = session.open(row.namespace, "channel", row.name, body, mailbox)
-        self._connection: Connection = opened[0]
-        self._number: int = opened[1]
+        self._session.open(row.namespace, "channel", row.name, body, self._mailbox)
+
+    @property
+    def _request(self) -> tuple[Connection, int] | None:
+        return self._mailbox.request
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the server may know of it."""
+        return self._request is not None
 
     @property
     def address(self) -> str:
         """The server, for messages."""
-        return self._connection.address.url
+        request = self._request
+        return request[0].address.url if request else self._session.known_address
 
     def receive(self, timeout: float | None = None) -> Batch | None:
         """The next packets, or None when the time (seconds) is over."""
@@ -92,23 +114,29 @@ class Channel:
 
     def cancel(self) -> None:
         """Ask the server to stop. Never raises: a broken connection stops it too."""
+        if self._request is None:
+            return
+        connection, number = self._request
         try:
-            self._connection.send_packet(self._number, {"type": self._stop})
+            connection.send_packet(number, {"type": self._stop})
         except LMStudioWebsocketError:
             pass
 
     def forget(self) -> None:
         """Expect nothing more."""
-        self._connection.forget(self._number)
+        _forget(self._mailbox)
 
     def abandon(self) -> None:
         """Ask the server to stop and expect nothing more. Never raises."""
-        self._connection.abandon(self._number, self._stop)
+        self.cancel()
+        self.forget()
 
     def abandon_soon(self) -> None:
         """The same from a finalizer: only leaves a note for the worker."""
-        abandon = partial(self._connection.abandon, self._number, self._stop)
-        self._session.worker.soon(abandon)
+        if self._request is not None:
+            connection, number = self._request
+            abandon = partial(connection.abandon, number, self._stop)
+            self._session.worker.soon(abandon)
 
     def error_of(self, end: End) -> LMStudioError | None:
         """The error that an end stands for; None for a good one."""
@@ -120,6 +148,13 @@ class Channel:
             self.endpoint.name,
             "the server closed the channel without a final packet",
         )
+
+
+def _forget(mailbox: Mailbox) -> None:
+    """Expect nothing more for the request of a mailbox, if it has one."""
+    if mailbox.request is not None:
+        connection, number = mailbox.request
+        connection.forget(number)
 
 
 def call(
@@ -208,6 +243,7 @@ def _ask_all(
             if len(waiting) == IN_FLIGHT:
                 take()
             waiting.append(_Asked(session, row, unstructure(parameter)))
+            waiting[-1].send()
         while waiting:
             take()
     finally:
@@ -216,19 +252,26 @@ def _ask_all(
 
 
 class _Asked:
-    """A call that was sent."""
+    """A call, and the wait for its answer."""
 
     def __init__(self, session: Session, row: Endpoint, body: Any) -> None:
+        self._session = session
         self._row = row
+        self._body = body
         self._mailbox = Mailbox()
-        opened = session.open(row.namespace, "rpc", row.name, body, self._mailbox)
-        self._connection: Connection = opened[0]
-        self._number: int = opened[1]
+
+    def send(self) -> None:
+        """Send the request. Who is interrupted in it has to `forget`."""
+        row, body, self._body = self._row, self._body, None
+        self._session.open(row.namespace, "rpc", row.name, body, self._mailbox)
 
     def answer(self, timeout: float | None) -> Any:
-        """Wait for the result, structured; see `call` for what it raises."""
-        address = self._connection.address.url
+        """Send it if need be, and wait for the result, structured; see `call`."""
         try:
+            if self._mailbox.request is None:
+                self.send()
+            assert self._mailbox.request is not None  # it was sent
+            address = self._mailbox.request[0].address.url
             batch = self._mailbox.get(timeout)
         except BaseException:  # Ctrl-C above all
             self.forget()
@@ -248,4 +291,4 @@ class _Asked:
 
     def forget(self) -> None:
         """Expect nothing more."""
-        self._connection.forget(self._number)
+        _forget(self._mailbox)

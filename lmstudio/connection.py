@@ -145,19 +145,24 @@ class Connection:
     def open(self, kind: Kind, endpoint: str, parameter: Any, mailbox: Mailbox) -> int:
         """Send a request; returns its number. Replies go to the mailbox.
 
+        After Ctrl-C the mailbox's `request` says what its owner has to give up.
+
         Raises:
             LMStudioWebsocketError: The connection is over; nothing was sent.
         """
         with self._state:
             if self._ended is not None:
                 raise LMStudioWebsocketError(self.address.url, self._ended)
-            number, message = self._protocol.open(kind, endpoint, parameter)
+            number = self._protocol.next_number()
+            mailbox.request = (self, number)
             self._mailboxes[number] = mailbox
             self._unsent.add(number)
+            _, message = self._protocol.open(kind, endpoint, parameter, number)
         try:
             self._send(message)
-        except BaseException:
+        except Exception:  # the server has not got it
             self.forget(number)
+            mailbox.request = None
             raise
         with self._state:
             self._unsent.discard(number)

@@ -65,6 +65,11 @@ class LogStream:
         self._stop = weakref.finalize(self, self._channel.abandon_soon)
         self._stop.atexit = False
         self._caller: threading.Thread | None = None
+        try:
+            self._channel.open()
+        except BaseException:  # Ctrl-C above all: the request may be on its way
+            self.close()
+            raise
         if on_log is not None:
             self._caller = threading.Thread(
                 target=self._call, args=(on_log,), name="lmstudio-logs", daemon=True

@@ -38,6 +38,28 @@ _LOADED = ("success", "loadSuccess", "alreadyLoaded")
 _OWN = "success"
 
 
+class _Inbox(Mailbox):
+    """The mailbox of a load; it knows what came, also what an interrupt lost.
+
+    Attributes:
+        own: The packet with an instance that nobody else can be using, if it came.
+        is_over: Whether the last packet has come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own: dict[str, Any] | None = None
+        self.is_over = False
+
+    def put(self, batch: Batch) -> None:
+        for item in batch:
+            if isinstance(item, dict) and item.get("type") == _OWN:
+                self.own = item
+            elif type(item) is End and item is not _WAKE:
+                self.is_over = True
+        super().put(batch)
+
+
 class Load:
     """One load from its request to its end, in the thread that waits for it.
 
@@ -69,7 +91,7 @@ class Load:
         self._timeout = checked_seconds(timeout, "timeout")
         self._progress = 0.0
         self._bar = bar
-        self._inbox = Mailbox()
+        self._inbox = _Inbox()
         self._rest: Batch = []  # arrived and not looked at yet
 
     def run(self) -> InstanceInfo:
@@ -85,17 +107,22 @@ class Load:
             raise LMStudioCancelledError("the load was cancelled before it began")
         channel = Channel(self._session, self._row, self.parameter, self._inbox)
         try:
+            channel.open()
             if isinstance(self._signal, Signal):
                 self._signal.listen(self._wake)
-            return self._wait(channel)
+            info = self._wait(channel)
+            self._close_bar()
+            return info
         except BaseException:
             # Ctrl-C, the signal, a limit, or the user's callback: never leave a model
             # behind that nobody knows of.
+            self._close_bar()
             self._stop(channel)
             raise
-        finally:
-            if self._bar is not None:
-                self._bar.close()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
     def _wake(self) -> None:
         self._inbox.put([_WAKE])
@@ -129,7 +156,7 @@ class Load:
         while self._rest:
             item = self._rest[0]
             if type(item) is End and item is not _WAKE:
-                raise self._failure(channel, item)  # and it stays, for `_stop`
+                raise self._failure(channel, item)
             kind = item.get("type") if isinstance(item, dict) else None
             if kind in _LOADED:
                 self._check_signal()  # a callback may have set it just now
@@ -173,23 +200,19 @@ class Load:
 
     def _stop(self, channel: Channel) -> None:
         """Cancel, and unload a model whose success crossed the cancel."""
-        if not any(type(item) is End and item is not _WAKE for item in self._rest):
+        inbox, deadline = self._inbox, time.monotonic() + CANCEL_TIME
+        if not channel.is_sent:
+            return
+        if not inbox.is_over:
             channel.cancel()
-        deadline = time.monotonic() + CANCEL_TIME
-        rest = self._rest
-        while True:
-            for item in rest:
-                if type(item) is End and item is not _WAKE:
-                    return
-                if isinstance(item, dict) and item.get("type") == _OWN:
-                    self._unload(item.get("info"))
-                    channel.forget()
-                    return
+        while not inbox.is_over and inbox.own is None:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            rest = channel.receive(left) or []
+            channel.receive(left)
         channel.forget()
+        if inbox.own is not None:
+            self._unload(inbox.own.get("info"))
 
     def _unload(self, info: object) -> None:
         identifier = info.get("identifier") if isinstance(info, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from .protocol.client import Batch
 
@@ -17,11 +18,15 @@ class Mailbox:
 
     Attributes:
         heard: `time.monotonic` of the last delivery, or of the creation.
+        request: The connection and the number of the request, set before it is sent,
+            so that whoever holds the mailbox can always give the request up: Ctrl-C
+            may come at any moment. None while nothing can have been sent.
     """
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Batch] = SimpleQueue()
         self.heard = time.monotonic()
+        self.request: tuple[Any, int] | None = None
 
     def put(self, batch: Batch) -> None:
         """Deliver packets in order; the last one ever is an `End`."""

@@ -137,7 +137,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
     def __init__(
         self,
         session: Session,
-        open_channel: Callable[[Mailbox], Channel],
+        make_channel: Callable[[Mailbox], Channel],
         watch: Watch,
         parse: Callable[[str, str], T] | None = None,
     ) -> None:
@@ -154,9 +154,14 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         self.set_running_or_notify_cancel()
         self._inbox = _Inbox(self)
         self._arrivals = Arrivals(self._inbox, watch)
-        self._channel = open_channel(self._inbox)
-        self._guard = _Guard(self, watch)
-        self._guard.start()
+        self._channel = make_channel(self._inbox)
+        try:
+            self._channel.open()
+            self._guard = _Guard(self, watch)
+            self._guard.start()
+        except BaseException:  # Ctrl-C above all: the request may be on its way
+            self._channel.abandon()
+            raise
 
     def __iter__(self) -> Iterator[Fragment]:
         """Yield fragments as they arrive, from the first.
@@ -382,7 +387,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
     def __del__(self) -> None:
         # Runs anywhere, also inside locks: it may only leave a note.
         channel = getattr(self, "_channel", None)
-        if channel is None:  # it could not be opened, and that raised
+        if channel is None:  # it could not be made, and that raised
             return
         if self._outcome is None and self._stopping:  # the server was asked already
             self._session.worker.soon(channel.forget)

@@ -200,7 +200,9 @@ def test_how_requests_end(end, kind):
 def load(session, mailbox=None, identifier="mine"):
     parameter = LoadModel(model_key="any", identifier=identifier)
     row = endpoint("llm", "loadModel")
-    return Channel(session, row, parameter, mailbox or Mailbox())
+    channel = Channel(session, row, parameter, mailbox or Mailbox())
+    channel.open()
+    return channel
 
 
 def test_a_channel_from_start_to_end(server, session):
@@ -222,6 +224,7 @@ def test_a_channel_from_start_to_end(server, session):
 def test_a_channel_without_a_parameter(session):
     """The table has channels that are opened with nothing."""
     channel = Channel(session, endpoint("system", "alive"), None, Mailbox())
+    channel.open()
     channel.abandon()
 
 
@@ -269,10 +272,10 @@ def test_cancelling_on_a_broken_connection(server, session):
     server.on_load([gate])
     channel = load(session)
     assert gate.reached.wait(PATIENCE)
-    channel._connection._transport.close()
+    channel._mailbox.request[0]._transport.close()
     with pytest.MonkeyPatch.context() as patch:
         # The reader may have forgotten the channel already; then nothing is sent.
-        protocol = channel._connection._protocol
+        protocol = channel._mailbox.request[0]._protocol
         patch.setattr(protocol, "packet", lambda number, body: {"type": "x"})
         channel.cancel()
         channel.abandon()
@@ -285,7 +288,7 @@ def test_finalizers_may_abandon_inside_any_lock(server, session):
     server.on_load([gate])
     channel = load(session)
     assert gate.reached.wait(PATIENCE)
-    connection = channel._connection
+    connection = channel._mailbox.request[0]
     with connection._state, connection._transport._sending, session._state:
         channel.abandon_soon()
     server.wait_for(lambda seen: seen.message.get("message") == {"type": "cancel"})
@@ -345,7 +348,9 @@ def test_one_of_many_that_fails_says_which(server, session, monkeypatch, flight)
     parameters = texts(6)
     nobody = ModelSpecifier(query=ModelQuery(identifier="nobody"))
     parameters[3] = SpecifiedText(specifier=nobody, input_string="x")
-    with pytest.raises(LMStudioModelNotFoundError, match="^input 3: tokenize: ") as got:
+    with pytest.raises(
+        LMStudioModelNotFoundError, match=r"^input 3: tokenize: "
+    ) as got:
         call_all(session, "llm", "tokenize", parameters)
 
     assert 3 == got.value.index
@@ -367,7 +372,7 @@ def test_many_calls_time_out(server, session):
     """The time limit is that of each answer, and the error says which is missing."""
     server.before("tokenize", ())
     server.before("tokenize", NEVER)
-    with pytest.raises(LMStudioTimeoutError, match="^input 1: tokenize: no answer"):
+    with pytest.raises(LMStudioTimeoutError, match=r"^input 1: tokenize: no answer"):
         call_all(session, "llm", "tokenize", texts(3), timeout=0.2)
 
     assert 0 == session.connection("llm")._protocol.open_requests

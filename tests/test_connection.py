@@ -315,16 +315,19 @@ def test_a_request_sent_in_the_last_moment_is_lost(linked):
     assert [End("lost", "the server ended the connection")] == mailbox.get(0)
 
 
-def test_ctrl_c_in_a_send_forgets_the_request(linked):
-    """An interrupted request is expected no more."""
+def test_ctrl_c_in_a_send_leaves_the_request_to_its_owner(linked):
+    """The server may have got it, and the mailbox says what to give up."""
     connection, _ = linked
+    mailbox = Mailbox()
 
     def interrupt(payload):
         raise KeyboardInterrupt
 
     connection._transport.send = Sends(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        connection.open("rpc", "version", None, Mailbox())
+        connection.open("rpc", "version", None, mailbox)
+    assert (connection, 1) == mailbox.request
+    connection.forget(1)
     assert 0 == connection._protocol.open_requests
     assert {} == connection._mailboxes
     assert set() == connection._unsent

@@ -308,7 +308,7 @@ def test_a_note_is_all_that_the_finalizer_leaves(fake, client, model):
     for lock in locks:
         cycle = [model.respond("drop")]
         assert "a" == next(iter(cycle[0]))
-        number = cycle[0]._channel._number
+        number = cycle[0]._inbox.request[1]
         cycle.append(cycle)
 
         def collect(lock=lock):

@@ -81,16 +81,25 @@ class ClientProtocol:
         """How many requests wait for something."""
         return len(self._calls) + len(self._channels)
 
+    def next_number(self) -> int:
+        """A number for `open`, for callers that must know it first."""
+        return next(self._numbers)
+
     def open(
-        self, kind: Kind, endpoint: str, parameter: Any = None
+        self,
+        kind: Kind,
+        endpoint: str,
+        parameter: Any = None,
+        number: int | None = None,
     ) -> tuple[int, Message]:
         """Start a request; returns its number and the message to send.
 
         Args:
             parameter: Parsed JSON; None sends no parameter at all, since servers
                 refuse ``null`` and ``{}`` where nothing belongs.
+            number: From `next_number`; None takes one.
         """
-        number = next(self._numbers)
+        number = self.next_number() if number is None else number
         if kind == "rpc":
             self._calls[number] = endpoint
             fields: Message = {"type": "rpcCall", "callId": number}
