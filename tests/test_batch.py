@@ -133,11 +133,18 @@ def test_structured_results(fake, model):
 def test_an_error_stops_all(fake, model):
     """It comes out at once, with the number of its prompt; the others are cancelled."""
     fake.reply(["x", AWAIT_CANCEL], when="slow", times=2)
-    fake.reply(EngineError("broken"), when="bad")
+    fake.reply([held := Await(), EngineError("broken")], when="bad")
     results = model.map(["slow 0", "bad", "slow 2", "never"], workers=3)
 
+    def fail():
+        fake.wait_for(lambda seen: "slow 2" in str(seen.parameter))
+        held.open()
+
+    helper = threading.Thread(target=fail)
+    helper.start()
     with pytest.raises(LMStudioPredictionError, match=r"input 1: .*broken") as caught:
         next(results)
+    helper.join()
 
     assert 1 == caught.value.index
     assert cancelled(fake, 2)
