@@ -5,10 +5,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .act import ActRun
-from .actresult import ActResult, PredictionRoundResult, RoundFragment
-from .batch import Batch
-from .chat import Chat
 from .client import LMStudioClient
 from .default import (
     configure_default_client,
@@ -47,18 +43,22 @@ from .errors import (
     LMStudioValueError,
     LMStudioWebsocketError,
 )
-from .functions import ToolFunctionDef
 from .models import LLM, EmbeddingModel
 from .prediction import Prediction
 from .result import Fragment, PredictionResult
 from .signals import Signal
-from .toolcalls import ToolCall
 from .wire.common import InstanceInfo, ModelInfo
 from .wire.files import FileHandle
 from .wire.llm import PredictionStats, ToolCallRequest
 
 if TYPE_CHECKING:
+    from .act import ActRun
+    from .actresult import ActResult, PredictionRoundResult, RoundFragment
+    from .batch import Batch
+    from .chat import Chat
     from .compat import *  # noqa: F403  # at run time `__getattr__` finds them
+    from .functions import ToolFunctionDef
+    from .toolcalls import ToolCall
 
 Client = LMStudioClient
 
@@ -122,15 +122,37 @@ __all__ = [
 ]
 
 
+#: Names that are imported when they are first used, and where they are: programs that
+#: do without them start quicker.
+_LATER = {
+    "ActResult": "actresult",
+    "ActRun": "act",
+    "Batch": "batch",
+    "Chat": "chat",
+    "PredictionRoundResult": "actresult",
+    "RoundFragment": "actresult",
+    "ToolCall": "toolcalls",
+    "ToolFunctionDef": "functions",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # The names of the official SDK cost nothing until one is used, and are in the way
-    # of nobody who looks around.
+    # The names of the official SDK are found here as well, and are in the way of
+    # nobody who looks around.
     if not name.startswith("_"):
         # Not `from . import compat`: that would ask here for `compat`.
-        compat = importlib.import_module("lmstudio.compat")
-        if name in compat.__all__:
-            return getattr(compat, name)
+        where = _LATER.get(name, "compat")
+        module = importlib.import_module(f"lmstudio.{where}")
+        if where != "compat" or name in module.__all__:
+            value = getattr(module, name)
+            if where != "compat":
+                globals()[name] = value
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 logging.getLogger("lmstudio").addHandler(logging.NullHandler())

@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .act import ActRun
-from .actresult import PredictionRoundResult
 from .aliases import callbacks
 from .arguments import checked_text, checked_texts
 from .arrivals import Watch
 from .batch import Maps
 from .calls import Channel, call, call_all
 from .errors import LMStudioToolError, LMStudioValueError
-from .functions import ToolLike, to_act_with, with_tools
 from .handles import ModelHandle
 from .images import has_images, with_uploads
 from .messages import HistoryLike, to_history, user_message
@@ -22,7 +19,6 @@ from .options import PredictionSettings, merged
 from .prediction import Prediction
 from .progress import Progress, displays
 from .result import Fragment
-from .rounds import Rounds, Rules
 from .wire.embedding import EmbedString
 from .wire.endpoints import endpoint
 from .wire.llm import (
@@ -36,6 +32,9 @@ from .wire.llm import (
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, Unpack
 
+    from .act import ActRun
+    from .actresult import PredictionRoundResult
+    from .functions import ToolLike
     from .keywords import CompleteKeywords, RespondKeywords
 
 T = TypeVar("T")
@@ -234,8 +233,13 @@ class LLM(Maps, ModelHandle):
             on_message=on_message,
             on_tool_call=on_tool_call,
         )
+        given = merged(config, options, "prediction")
+        if tools is not None:
+            from .functions import with_tools  # takes its time, and few need it
+
+            given = with_tools(given, tools)
         settings = PredictionSettings(
-            with_tools(merged(config, options, "prediction"), tools),
+            given,
             structured=structured,
             response_format=response_format,
             is_completion=False,
@@ -316,6 +320,11 @@ class LLM(Maps, ModelHandle):
             LMStudioValueError: Another argument is wrong; nothing was sent.
             LMStudioError: See `ActRun`.
         """
+        # Imported at first use: all of it together takes a tenth of our import time.
+        from .act import ActRun
+        from .functions import to_act_with
+        from .rounds import Rounds, Rules
+
         given = merged(config, options, "prediction")
         offered, choice = to_act_with(given, tools)
         rules = Rules(
