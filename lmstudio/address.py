@@ -28,10 +28,16 @@ class Address:
         prefix: Path before the namespaces, ``""`` or such as ``"/models"``.
     """
 
-    host: str
+    host: str = attrs.field()
     port: int = DEFAULT_PORT
     tls: bool = False
     prefix: str = ""
+
+    @host.validator
+    def _check_host(self, _: object, host: str) -> None:
+        problem = _problem_of_host(host)
+        if problem is not None:
+            raise _wrong(host, problem)
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -116,16 +122,26 @@ def _wrong(text: str, problem: str) -> LMStudioValueError:
 
 def _problem(parts: SplitResult) -> str | None:
     if parts.scheme not in _TLS:
-        return f"the scheme {parts.scheme!r} is unknown"
+        return f"the scheme {shown(parts.scheme)} is unknown"
     if parts.username is not None:
         return "it has a user name; a token goes into api_token"
-    host = parts.hostname or ""
-    if not host or re.search(r"[\s,;]", host):
-        return "it has no host"
-    if host.isdigit():
-        return "it is a number without a host"
+    problem = _problem_of_host(parts.hostname or "")
+    if problem is not None:
+        return problem
     if re.search(r"[^!-~]", parts.path):
         return "its path has characters that must be written as %xx"
     if parts.query or parts.fragment:
         return "it has a query or a fragment"
+    return None
+
+
+def _problem_of_host(host: str) -> str | None:
+    if not host or re.search(r"[\s,;]", host):
+        return "it has no host"
+    if host.isdigit():
+        return "it is a number without a host"
+    if re.search(r"[\x00-\x1f\x7f]", host):
+        return "its host has control characters"
+    if len(host) > 255:
+        return "its host has more than 255 characters"
     return None

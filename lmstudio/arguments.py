@@ -65,8 +65,11 @@ def checked_flag(value: object, name: str) -> bool:
     return value
 
 
-def checked_seconds(value: object, name: str) -> float | None:
+def checked_seconds(value: object, name: str, *, zero: bool = False) -> float | None:
     """A time limit: seconds above 0, or None for no limit.
+
+    Args:
+        zero: Whether 0 is one as well.
 
     Raises:
         LMStudioTypeError: It is no number.
@@ -74,21 +77,29 @@ def checked_seconds(value: object, name: str) -> float | None:
     """
     if value is None:
         return None
-    right = f"{name} must be a number of seconds above 0, or None, not {shown(value)}"
+    least = "from 0" if zero else "above 0"
+    right = f"{name} must be a number of seconds {least}, or None, not {shown(value)}"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise LMStudioTypeError(right)
-    if math.isnan(value) or value <= 0:
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise LMStudioValueError(right) from None
+    if math.isnan(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise LMStudioValueError(right)
-    return float(value)
+    return seconds
 
 
-def checked_callback(value: Any, name: str) -> Any:
+def checked_callback(value: Any, name: str, *, needed: bool = False) -> Any:
     """A function, or None.
+
+    Args:
+        needed: Whether None is refused as well.
 
     Raises:
         LMStudioTypeError: It can't be called.
     """
-    if value is not None and not callable(value):
+    if (value is not None or needed) and not callable(value):
         raise LMStudioTypeError(f"{name} must be a function, not {shown(value)}")
     return value
 

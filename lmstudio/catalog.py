@@ -33,6 +33,8 @@ from .wire.common import (
 
 log = logging.getLogger("lmstudio.catalog")
 
+#: What models are for. Source: docs/wire/models.md.
+DOMAINS = ("llm", "embedding", "imageGen", "transcription", "tts", "drafter")
 #: Seconds of idleness after which a shared model is unloaded.
 SHARED_TTL = 3600.0
 
@@ -239,7 +241,8 @@ class Models(Generic[H]):
         for name, value in (query or {}).items():
             if name not in named:
                 raise LMStudioValueError(
-                    f"unknown field {name!r} in a query; known are identifier and path"
+                    f"unknown field {shown(name)} in a query; known are identifier"
+                    " and path"
                 )
             if named[name] is not None:
                 raise LMStudioValueError(f"{name} is given twice")
@@ -356,8 +359,17 @@ class System:
         """The models on the server's disk.
 
         Args:
-            domain: ``"llm"`` or ``"embedding"``; None lists all.
+            domain: ``"llm"``, ``"embedding"``, or another of `DOMAINS`; None lists all.
+
+        Raises:
+            LMStudioValueError: There is no such domain.
         """
+        if domain is not None and domain not in DOMAINS:
+            wrong = LMStudioValueError if isinstance(domain, str) else LMStudioTypeError
+            raise wrong(
+                f"the domain must be 'llm', 'embedding' or None, not {shown(domain)};"
+                f" other domains of the protocol are {', '.join(DOMAINS[2:])}"
+            )
         return list_downloaded(self._session, domain, self._call_time)
 
     def get_version(self) -> str:

@@ -342,7 +342,7 @@ def to_act_with(
 def _refuse(options: Mapping[str, Any], names: Iterable[str], why: str) -> None:
     for name in names:
         if options.get(name) is not None:
-            raise LMStudioValueError(f"{name!r} is no option here: {why}")
+            raise LMStudioValueError(f"{shown(name)} is no option here: {why}")
 
 
 def _as_json(value: Any) -> Any:

@@ -121,7 +121,7 @@ def _gpu(given: Any, name: str) -> dict[str, Any]:
         known = _GPU.get(str(key), str(key))
         if known not in _GPU.values():
             raise LMStudioValueError(
-                f"unknown {name} option {key!r}; known are offload (alone),"
+                f"unknown {name} option {shown(key)}; known are offload (alone),"
                 f" {', '.join(_GPU.values())}"
             )
         if value is not None:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from .arguments import checked_callback, checked_seconds
 from .arrivals import CUT, Arrivals, Malformed, Watch
 from .calls import Channel, error_of
 from .errors import (
@@ -197,10 +198,12 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         """Wait for the end and return the whole.
 
         Args:
-            timeout: Seconds to wait; None waits as long as it takes. The prediction
-                goes on when the time is over; `Watch.timeout` is what ends it.
+            timeout: Seconds to wait from 0 on; None waits as long as it takes. The
+                prediction goes on when the time is over; `Watch.timeout` is what ends
+                it.
 
         Raises:
+            LMStudioValueError: That is no time.
             LMStudioTimeoutError: The time is over, or a limit of the prediction.
             LMStudioPredictionError, LMStudioWebsocketError: As for iterating.
         """
@@ -222,7 +225,8 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         """Wait for the end and return its error, None when it ended well.
 
         Raises:
-            LMStudioTimeoutError: The time (seconds) is over.
+            LMStudioTimeoutError: The time (seconds from 0 on) is over.
+            LMStudioValueError: That is no time.
         """
         self._wait_for_end(timeout)
         return self._error() if isinstance(self._outcome, LMStudioError) else None
@@ -253,7 +257,8 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         return None if more is None or is_over() else ()
 
     def _wait_for_end(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit = checked_seconds(timeout, "timeout", zero=True)
+        deadline = None if limit is None else time.monotonic() + limit
         arrivals = self._arrivals
         while (more := self._wait_beyond(len(arrivals.fragments), deadline)) is not (
             False
@@ -344,7 +349,11 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         """Call back with the prediction once it has ended, on a thread of its own.
 
         With a callback the prediction goes on even when nobody else holds it.
+
+        Raises:
+            LMStudioTypeError: It can't be called.
         """
+        checked_callback(fn, "the done callback", needed=True)
         shared = self._session.callbacks
         callbacks = shared or Worker("lmstudio-callbacks")
         callbacks.start()

@@ -19,11 +19,13 @@ from .errors import (
     LMStudioConnectionError,
     LMStudioError,
     LMStudioRuntimeError,
+    LMStudioTypeError,
     LMStudioValueError,
     LMStudioWebsocketError,
 )
 from .mailbox import Mailbox
 from .protocol.client import Kind
+from .wire.checks import encodable
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -46,8 +48,11 @@ def credentials(
     """The identifier and passkey of a client: given, from a token, or made up.
 
     Raises:
-        LMStudioValueError: A token of the wrong form; it is not repeated in the error.
+        LMStudioTypeError: One of them is no text.
+        LMStudioValueError: One of a wrong form. None is repeated in the error.
     """
+    if api_token is not None and not isinstance(api_token, str):
+        raise LMStudioTypeError("api_token must be text")
     source = "api_token"
     if api_token is None and identifier is None and passkey is None:
         for name in TOKEN_VARIABLES:
@@ -60,7 +65,7 @@ def credentials(
                 "api_token stands for client_identifier and client_passkey;"
                 " give it, or these"
             )
-        match = _TOKEN.fullmatch(api_token) if isinstance(api_token, str) else None
+        match = _TOKEN.fullmatch(api_token)
         if match is None:
             raise LMStudioValueError(
                 f"{source} is no API token: one looks like"
@@ -68,8 +73,16 @@ def credentials(
             )
         return match[1], match[2]
     for what, text in (("identifier", identifier), ("passkey", passkey)):
-        if text is not None and (not isinstance(text, str) or not 0 < len(text) <= 256):
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise LMStudioTypeError(f"client_{what} must be 1 to 256 characters")
+        if not 0 < len(text) <= 256:
             raise LMStudioValueError(f"client_{what} must be 1 to 256 characters")
+        if not encodable(text):
+            raise LMStudioValueError(
+                f"client_{what} holds a lone surrogate, which no encoding has"
+            )
     return identifier or f"guest:{uuid.uuid4()}", passkey or str(uuid.uuid4())
 
 

@@ -54,6 +54,8 @@ def test_spellings(text, url):
         ("[::1", "Invalid IPv6 URL"),
         ("host?x=1", "it has a query or a fragment"),
         ("host#x", "it has a query or a fragment"),
+        ("a\0b", "its host has control characters"),
+        ("a" * 2 + "\x7f", "its host has control characters"),
         ("host/a b", "its path has characters that must be written as %xx"),
         ("host/ä", "its path has characters that must be written as %xx"),
     ],
@@ -66,6 +68,26 @@ def test_wrong_spellings(text, problem):
         f"{text!r} is no server address: {problem}; write host:port, http://host:port,"
         " ws://host:port, or the same with https or wss" == str(caught.value)
     )
+
+
+def test_hosts_that_can_be_none():
+    """A host has at most 255 characters, and the error repeats at most 200."""
+    assert "a" * 255 == Address.parse("a" * 255).host
+    for wrong in ("a" * 256, "a" * 5000):
+        with pytest.raises(LMStudioValueError) as caught:
+            Address.parse(wrong)
+        assert ": its host has more than 255 characters; " in str(caught.value)
+        assert len(str(caught.value)) < 400
+    with pytest.raises(LMStudioValueError) as caught:
+        Address.parse("x" * 5000 + "://a")
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("host", ["", "\0", "a b", "a" * 256, "1234"])
+def test_an_address_of_a_wrong_host(host):
+    """Also without `parse` no address has a host that can be none."""
+    with pytest.raises(LMStudioValueError, match="is no server address: it"):
+        Address(host)
 
 
 @pytest.mark.parametrize(

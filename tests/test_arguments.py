@@ -89,6 +89,24 @@ def test_wrong_seconds(value):
     ) == str(caught.value)
 
 
+def test_seconds_from_zero():
+    """Who only looks waits 0 seconds."""
+    assert 0.0 == checked_seconds(0, "timeout", zero=True)
+    with pytest.raises(LMStudioValueError) as caught:
+        checked_seconds(-0.1, "timeout", zero=True)
+    assert ("timeout must be a number of seconds from 0, or None, not -0.1") == str(
+        caught.value
+    )
+
+
+def test_more_seconds_than_a_float_has():
+    """The error does not repeat them all."""
+    for value in (10**400, -(10**400), 10**5000):
+        with pytest.raises(LMStudioValueError, match="timeout must be") as caught:
+            checked_seconds(value, "timeout")
+        assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("value", ["1", True, [1]])
 def test_what_are_no_seconds(value):
     """Only numbers are limits, and True is none."""
@@ -103,6 +121,8 @@ def test_callbacks():
     with pytest.raises(LMStudioTypeError) as caught:
         checked_callback(7, "on_progress")
     assert "on_progress must be a function, not 7" == str(caught.value)
+    with pytest.raises(LMStudioTypeError, match="must be a function, not None"):
+        checked_callback(None, "the callback", needed=True)
 
 
 def test_signals():

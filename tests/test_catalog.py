@@ -181,6 +181,36 @@ def test_lists(fake, client):
     assert downloaded == client.system.list_downloaded_models()
 
 
+@pytest.mark.parametrize("domain", ["llms", "", "LLM"])
+def test_unknown_domains(client, domain):
+    """A domain that the protocol does not have is an error, not an empty list."""
+    for ask in (client.system.list_downloaded_models, client.list_downloaded_models):
+        with pytest.raises(LMStudioValueError) as caught:
+            ask(domain)
+        assert (
+            f"the domain must be 'llm', 'embedding' or None, not {domain!r};"
+            " other domains of the protocol are imageGen, transcription, tts, drafter"
+        ) == str(caught.value)
+    with pytest.raises(LMStudioTypeError, match="must be 'llm', 'embedding' or None"):
+        client.system.list_downloaded_models(5)
+    with pytest.raises(LMStudioTypeError):
+        client.system.list_downloaded_models(["llm"])
+    assert [] == client.system.list_downloaded_models("tts")
+
+
+def test_names_in_errors_are_cut(client):
+    """An error repeats at most 200 characters of what was given."""
+    for wrong in ({"x" * 1024: 1}, {"context_length": 1, "y" * 5000: 2}):
+        for ask in (
+            lambda wrong=wrong: client.llm.get(wrong),
+            lambda wrong=wrong: client.llm.load("any", config=wrong),
+            lambda wrong=wrong: client.llm.get("any").respond("x", config=wrong),
+        ):
+            with pytest.raises(LMStudioValueError) as caught:
+                ask()
+            assert len(str(caught.value)) < 400
+
+
 def test_kinds():
     """The disk may hold embedding models as well."""
     with (

@@ -183,6 +183,9 @@ def test_done_callbacks_run_on_a_thread_of_their_own(fake, model):
     expected = (prediction, "lmstudio-callbacks")
     assert [expected] * 2 == [calls.get(timeout=5) for _ in range(2)]
     prediction.add_done_callback(call)  # it has ended: at once
+    for wrong in (5, None):
+        with pytest.raises(TypeError, match="the done callback must be a function"):
+            prediction.add_done_callback(wrong)
     assert expected == calls.get(timeout=5)
 
 

@@ -14,6 +14,8 @@ from lmstudio import (
     LMStudioClient,
     LMStudioProtocolError,
     LMStudioTimeoutError,
+    LMStudioTypeError,
+    LMStudioValueError,
     Signal,
 )
 from lmstudio.testing import AWAIT_CANCEL, NEVER, Await
@@ -25,6 +27,19 @@ FOREVER = 60.0
 
 
 # --- time limits
+
+
+@pytest.mark.parametrize("wait", ["result", "exception"])
+def test_wrong_limits_of_a_wait(model, wait):
+    """What is no time is refused, also of a prediction that has ended."""
+    prediction = model.respond("x")
+    assert "x" == prediction.content
+    for wrong in ("x", [], True):
+        with pytest.raises(LMStudioTypeError, match="timeout must be a number of sec"):
+            getattr(prediction, wait)(wrong)
+    with pytest.raises(LMStudioValueError, match=r"seconds from 0, or None, not -1$"):
+        getattr(prediction, wait)(-1)
+    getattr(prediction, wait)(0)
 
 
 def test_result_with_a_limit(fake, model):

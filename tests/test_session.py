@@ -20,6 +20,7 @@ from lmstudio.calls import call
 from lmstudio.errors import (
     LMStudioConnectionError,
     LMStudioRuntimeError,
+    LMStudioTypeError,
     LMStudioValueError,
     LMStudioWebsocketError,
 )
@@ -102,7 +103,7 @@ def test_token_variables(monkeypatch):
     assert ("ABCDEFGH", SECRET) == credentials(None, None, None)
 
 
-@pytest.mark.parametrize("token", ["x" + TOKEN, TOKEN + "\n", SECRET, 5, b"bytes"])
+@pytest.mark.parametrize("token", ["x" + TOKEN, TOKEN + "\n", SECRET])
 def test_wrong_tokens_are_not_repeated(token, monkeypatch):
     """A token of the wrong form is an error that says the form and not the token."""
     with pytest.raises(LMStudioValueError) as caught:
@@ -118,9 +119,28 @@ def test_wrong_tokens_are_not_repeated(token, monkeypatch):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("given", [5, b"bytes", [], 0, False, {}, object()], ids=repr)
+def test_credentials_are_texts(given):
+    """Nothing else is one, also not what counts as False; it is not repeated."""
+    for position, problem in enumerate(
+        (
+            "api_token must be text",
+            "client_identifier must be 1 to 256 characters",
+            "client_passkey must be 1 to 256 characters",
+        )
+    ):
+        arguments = [None, None, None]
+        arguments[position] = given
+        with pytest.raises(LMStudioTypeError) as caught:
+            credentials(*arguments)
+        assert problem == str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        ((None, "a\ud800", None), "^client_identifier holds a lone surrogate, which"),
+        ((None, None, "a\ud800"), "^client_passkey holds a lone surrogate, which no"),
         ((None, "", None), "client_identifier must be 1 to 256 characters"),
         ((None, "x" * 257, None), "client_identifier must be 1 to 256 characters"),
         ((None, 5, None), "client_identifier must be 1 to 256 characters"),

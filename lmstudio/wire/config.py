@@ -278,12 +278,14 @@ class Table:
     def _unknown(self, name: str) -> str:
         for other in (LOAD, PREDICTION):
             if other is not self and other.find(name) is not None:
-                return f"{name!r} is a {other.what} option, not {self._a_what} option"
+                return (
+                    f"{shown(name)} is a {other.what} option, not {self._a_what} option"
+                )
         import difflib  # for mistakes only, so not at import time
 
         close = difflib.get_close_matches(str(name), list(self._by_name), 1, 0.5)
         meant = f"; did you mean {self._by_name[close[0]].name!r}?" if close else ""
-        return f"unknown {self.what} option {name!r}{meant}"
+        return f"unknown {self.what} option {shown(name)}{meant}"
 
 
 def _wrapped(what: str, row: Setting, value: Any) -> Any:
