@@ -105,6 +105,7 @@ TABLE = (
     ("server", "server/presets.py"),
     ("server", "server/sampling.py"),
     ("server", "server/structure.py"),
+    ("server", "server/templates.py"),
     ("server", "server/prompt.py"),
     ("server", "server/prompt_tokens.py"),
     ("server", "server/overflow.py"),

@@ -310,13 +310,17 @@ async def format_prompt(
     options = read_options(config)
     if opts.tool_definitions is not None:
         options = attrs.evolve(options, tools=tuple(opts.tool_definitions))
-    formatter = _formatter(
-        file,
-        options,
-        omit_bos=bool(opts.omit_bos_token),
-        omit_eos=bool(opts.omit_eos_token),
-    )
-    return formatter.format(turns_of(history, options.system_prompt))
+
+    def formatted() -> str:
+        formatter = _formatter(
+            file,
+            options,
+            omit_bos=bool(opts.omit_bos_token),
+            omit_eos=bool(opts.omit_eos_token),
+        )
+        return formatter.format(turns_of(history, options.system_prompt))
+
+    return await asyncio.to_thread(formatted)  # a template may take seconds
 
 
 def _formatter(file: ModelFile, options: Options, **omit: bool) -> Formatter:

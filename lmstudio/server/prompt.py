@@ -13,12 +13,12 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 
 from ..errors import shown
 from ..wire.llm import History, Message, Part
 from .engine import ModelFile
 from .sampling import GenerationError
+from .templates import Environment, TooMuch, render
 
 #: A message as chat templates know it: ``role``, ``content``, ``tool_calls``...
 Turn = dict[str, Any]
@@ -184,14 +184,14 @@ class Formatter:
             template = source
         compiled = _compiled(template)
 
-        def render(turns: Sequence[Turn], open_turn: bool) -> str:
+        def rendered(turns: Sequence[Turn], open_turn: bool) -> str:
             variables = {**self._variables, "add_generation_prompt": open_turn}
             try:
-                return compiled.render(messages=turns, **variables)
+                return render(compiled, {"messages": turns, **variables})
             except Exception as exc:  # a template may fail in any way that Python can
                 raise _failed(exc) from exc
 
-        return render
+        return rendered
 
 
 class _Manual:
@@ -242,6 +242,8 @@ def _stop_strings(setting: Mapping[str, Any] | None) -> tuple[str, ...]:
 def _failed(exc: Exception) -> GenerationError:
     if isinstance(exc, _Raised):
         title = "The prompt template refuses these messages"
+    elif isinstance(exc, TooMuch):
+        title = "The prompt template asks for too much"
     else:
         title = "The prompt template failed"
     return GenerationError(
@@ -291,13 +293,13 @@ def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
+def _environment() -> Environment:
+    made = Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[jinja2.ext.loopcontrols, _Generation],
     )
-    made.filters["tojson"] = _json
+    made.add_filter("tojson", _json)
     made.globals["raise_exception"] = _raise_exception
     made.globals["strftime_now"] = _strftime_now
     return made
@@ -309,7 +311,7 @@ _ENVIRONMENT = _environment()
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> jinja2.Template:
     try:
-        return _ENVIRONMENT.from_string(template)
+        return _ENVIRONMENT.from_text(template)
     except (jinja2.TemplateError, RecursionError) as exc:
         raise GenerationError(
             "The prompt template is not valid jinja",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,9 @@ class Prompt:
         """
         text = self._marked
         if turns is not None and self._formatter is not None:
-            text = self._formatter.format(turns, open_turn=open_turn)
+            text = await asyncio.to_thread(
+                self._formatter.format, turns, open_turn=open_turn
+            )
         parts = await self._parts(text)
         made: list[int] = []
         for number, part in enumerate([parts] if isinstance(parts, str) else parts):

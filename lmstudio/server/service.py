@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -150,7 +151,9 @@ async def _predict(
     # Imported here: templates need a library that the fake server does without.
     from .generation import Generation
 
-    return Generation(
+    # On a thread: templates and schemas may take seconds, and others wait meanwhile.
+    prediction: Prediction = await asyncio.to_thread(
+        Generation,
         instance.model,
         instance.file,
         history=history,
@@ -158,6 +161,7 @@ async def _predict(
         config=config,
         control_tokens=lambda: instance.control_tokens,
     )
+    return prediction
 
 
 async def _format_prompt(
