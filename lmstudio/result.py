@@ -75,10 +75,11 @@ def fragment_from_wire(fields: dict[str, Any]) -> Fragment:
         raise TypeError("content is no text")
     made = _new(Fragment, content)
     get = fields.get
-    made.tokens_count = get("tokensCount", 1)
-    made.reasoning_type = get("reasoningType", "none")
-    made.contains_drafted = get("containsDrafted", False)
-    made.is_structural = get("isStructural", False)
+    count = get("tokensCount")
+    made.tokens_count = 1 if count is None else count
+    made.reasoning_type = get("reasoningType") or "none"
+    made.contains_drafted = get("containsDrafted") or False
+    made.is_structural = get("isStructural") or False
     made.tokens = get("tokens")
     return made
 

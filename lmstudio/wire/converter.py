@@ -1,7 +1,8 @@
 """The one converter between attrs classes and parsed JSON, and its hooks.
 
-It ignores unknown keys, never writes None unless the wire asks for ``null``, and
-turns whatever does not fit into `LMStudioProtocolError` with the path to it.
+It ignores unknown keys, reads ``null`` as missing where something may be missing,
+never writes None unless the wire asks for ``null``, and turns whatever does not fit
+into `LMStudioProtocolError` with the path to it.
 """
 
 from __future__ import annotations
@@ -107,11 +108,19 @@ def _reader(cls: type) -> Callable[[Any, Any], Any]:
     if keeps_raw:
         names["raw"] = override(omit=True)
     build: Any = make_dict_structure_fn(cls, converter, **names)  # type: ignore[arg-type]  # overrides by field name
+    optional = {wire_name(f) for f in fields if f.default is not attrs.NOTHING}
 
     def read(value: Any, kind: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"expected an object, not {shown(value)}")
-        made = build(value, kind)
+        given: Mapping[Any, Any] = value
+        if None in value.values():
+            given = {
+                key: item
+                for key, item in value.items()
+                if item is not None or key not in optional
+            }
+        made = build(given, kind)
         if keeps_raw:
             object.__setattr__(made, "raw", value)
         return made

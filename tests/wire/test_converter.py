@@ -92,6 +92,15 @@ def test_unknown_keys_are_ignored():
     )
 
 
+def test_null_is_missing():
+    """Where something may be missing, null says that it is; elsewhere it is wrong."""
+    nothing = dict.fromkeys([*FULL, "new"]) | {"name": "n"}
+
+    assert Outer(name="n") == structure(nothing, Outer, "x")
+    with pytest.raises(LMStudioProtocolError, match=r"x: \$\.name"):
+        structure({"name": None}, Outer, "x")
+
+
 def test_raw_is_the_object_as_it_came():
     """A model with `raw` keeps all of it, and never sends it."""
     wire = {"name": "n", "new": 1}
