@@ -11,7 +11,7 @@ import attrs
 from .aliases import one_of
 from .arguments import checked_callback, checked_flag, checked_name, checked_text
 from .calls import call
-from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
 from .handles import ModelHandle
 from .loading import Load
 from .models import LLM, EmbeddingModel
@@ -101,7 +101,8 @@ class Models(Generic[H]):
                 shows no bar with an `on_progress`.
             verbose: True logs the progress at the level INFO; False shows no bar.
             signal: A `Signal` or `threading.Event` that cancels the load.
-            timeout: Seconds for the whole load; None waits as long as it takes.
+            timeout: Seconds for the whole load, with connecting; None waits as long as
+                it takes. A server that can't be reached at all is told within 10 s.
 
         Raises:
             LMStudioValueError: An argument is wrong; nothing was sent.
@@ -112,9 +113,7 @@ class Models(Generic[H]):
             LMStudioWebsocketError: The server can't be reached, or was lost.
         """
         keeps = checked_flag(no_hup, "no_hup") or ttl is not None
-        on_progress = one_of(
-            "on_progress", on_progress, "on_load_progress", on_load_progress
-        )
+        on_progress = _told(on_progress, on_load_progress)
         if verbose is not None and not checked_flag(verbose, "verbose"):
             progress = False if progress is None else progress
         bar, on_progress = self._displays(path, progress, on_progress)
@@ -164,7 +163,7 @@ class Models(Generic[H]):
             ttl=ttl,
             no_hup=True,
             config=config,
-            on_progress=on_load_progress,
+            on_load_progress=on_load_progress,
         )
 
     def model(
@@ -187,11 +186,12 @@ class Models(Generic[H]):
             model_key: An identifier or a model key; None takes any loaded model.
             ttl: Seconds of idleness after which the server unloads it, if this call
                 loads it.
-            config: Load options, if this call loads it.
+            config: Load options, if this call loads it. For a model that is loaded
+                otherwise already, a warning in the log names what differs.
             on_progress: Called with 0 to 1, in this thread.
             on_load_progress: The same under the name of the official SDK.
             progress: As for `load`.
-            timeout: Seconds for the load.
+            timeout: Seconds for the load, as for `load`.
 
         Raises:
             LMStudioModelNotFoundError: There is no such model, or none is loaded.
@@ -206,12 +206,13 @@ class Models(Generic[H]):
             load_ttl_ms=_milliseconds(ttl),
             load_config_stack=self._stack(config, None),
         )
-        on_progress = one_of(
-            "on_progress", on_progress, "on_load_progress", on_load_progress
-        )
+        on_progress = _told(on_progress, on_load_progress)
         bar, on_progress = self._displays(model_key, progress, on_progress)
         load = self._load("getOrLoad", parameter, on_progress, None, timeout, bar)
-        return self._handle(load.run(), None)
+        handle = self._handle(load.run(), None)
+        if config is not None and load.was_loaded:
+            _warn_of_differences(handle, parameter.load_config_stack, config)
+        return handle
 
     def get(
         self,
@@ -398,6 +399,29 @@ def _milliseconds(ttl: object) -> int | None:
     if not 0.001 <= ttl < 1e10:
         raise LMStudioValueError(right)
     return int(ttl * 1000)
+
+
+def _told(on_progress: Any, on_load_progress: Any) -> Any:
+    """The one callback that was given under either name."""
+    checked_callback(on_load_progress, "on_load_progress")
+    return one_of("on_progress", on_progress, "on_load_progress", on_load_progress)
+
+
+def _warn_of_differences(
+    handle: ModelHandle, wanted: KVStack, config: Mapping[str, Any]
+) -> None:
+    try:
+        differences = handle.load_differences(wanted)
+    except LMStudioError as exc:  # the model is there all the same
+        log.debug("how %s was loaded is unknown: %s", handle.identifier, exc)
+        return
+    if not config.keys() & {"auto_fit", "autoFit"}:
+        differences.pop("auto_fit", None)  # it came with other options
+    for name, (value, real) in differences.items():
+        log.warning(
+            "%s is loaded already, with %s=%.200r and not %.200r; load() loads it anew",
+            *(shown(handle.identifier), name, real, value),
+        )
 
 
 def _logged(

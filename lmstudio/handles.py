@@ -13,6 +13,7 @@ from .session import Session
 from .wire.common import (
     GetModelInfo,
     InstanceInfo,
+    KVStack,
     ModelQuery,
     ModelSpecifier,
     Specified,
@@ -97,6 +98,22 @@ class ModelHandle:
         config = self._call("getLoadConfig", Specified(specifier=self._specifier))
         table = EMBEDDING_LOAD if self.namespace == "embedding" else LOAD
         return table.decode(config)
+
+    def load_differences(self, wanted: KVStack) -> dict[str, tuple[Any, Any]]:
+        """Load options that are not as wanted: name -> the wanted and the real value.
+
+        What the server does not tell, and what it calls by names of its own, is left
+        out.
+        """
+        table = EMBEDDING_LOAD if self.namespace == "embedding" else LOAD
+        real, given = self.get_load_config(), {}
+        for layer in wanted.layers:
+            given.update(table.decode(layer.config))
+        return {
+            name: (value, real[name])
+            for name, value in given.items()
+            if table.find(name) and name in real and real[name] != value
+        }
 
     def get_processing_state(self) -> ProcessingState:
         """What the model does at the moment, and how many requests it has.

@@ -63,8 +63,11 @@ class _Inbox(Mailbox):
 class Load:
     """One load from its request to its end, in the thread that waits for it.
 
+    The time limit begins when it is made.
+
     Attributes:
         parameter: What is sent.
+        was_loaded: Whether the model was there already, once it has run.
 
     Raises:
         LMStudioValueError: An argument can't be used.
@@ -89,6 +92,8 @@ class Load:
         self._on_progress = checked_callback(on_progress, "on_progress")
         self._signal = checked_signal(signal)
         self._timeout = checked_seconds(timeout, "timeout")
+        self._started = time.monotonic()
+        self.was_loaded = False
         self._progress = 0.0
         self._bar = bar
         self._inbox = _Inbox()
@@ -105,6 +110,7 @@ class Load:
         """
         if self._is_cancelled():
             raise LMStudioCancelledError("the load was cancelled before it began")
+        self._left()
         channel = Channel(self._session, self._row, self.parameter, self._inbox)
         try:
             channel.open()
@@ -128,17 +134,9 @@ class Load:
         self._inbox.put([_WAKE])
 
     def _wait(self, channel: Channel) -> InstanceInfo:
-        started = time.monotonic()
         while True:
             self._check_signal()
-            left = None
-            if self._timeout is not None:
-                left = started + self._timeout - time.monotonic()
-                if left <= 0:
-                    raise LMStudioTimeoutError(
-                        f"{self._row.name}: not loaded within {self._timeout:g} s"
-                        f" ({self._progress:.0%} done)"
-                    )
+            left = self._left()
             polls = self._signal is not None and not isinstance(self._signal, Signal)
             if polls:
                 left = SIGNAL_SLICE if left is None else min(left, SIGNAL_SLICE)
@@ -152,6 +150,18 @@ class Load:
             if self._bar is not None:
                 self._bar.tick()
 
+    def _left(self) -> float | None:
+        """Seconds until the limit; raises when it is over."""
+        if self._timeout is None:
+            return None
+        left = self._started + self._timeout - time.monotonic()
+        if left <= 0:
+            raise LMStudioTimeoutError(
+                f"{self._row.name}: not loaded within {self._timeout:g} s"
+                f" ({self._progress:.0%} done)"
+            )
+        return left
+
     def _read(self, channel: Channel) -> InstanceInfo | None:
         while self._rest:
             item = self._rest[0]
@@ -160,6 +170,7 @@ class Load:
             kind = item.get("type") if isinstance(item, dict) else None
             if kind in _LOADED:
                 self._check_signal()  # a callback may have set it just now
+                self.was_loaded = kind == "alreadyLoaded"
                 info: InstanceInfo = structure(
                     item.get("info"), InstanceInfo, f"{self._row.name}: {kind}"
                 )

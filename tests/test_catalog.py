@@ -260,3 +260,42 @@ def test_wrong_arguments_of_model(fake, client):
 def test_version(client):
     """The server's version, as it says it."""
     assert lmstudio.__version__.startswith(client.system.get_version()[:3])
+
+
+def test_the_config_of_a_loaded_model(fake, client, caplog):
+    """A loaded model stays as it is; a warning names each option that differs."""
+    caplog.set_level(logging.WARNING)
+    wanted = {"contextLength": 1000, "seed": 7}
+    client.llm.model("other", config=wanted)
+    client.llm.model("other", config=wanted)
+    client.llm.model("other")
+    assert [] == caplog.messages
+    asked = len(fake.parameters("getLoadConfig"))
+
+    handle = client.llm.model(
+        "other", config=wanted | {"context_length": None, "seed": 8}
+    )
+
+    assert 7 == handle.get_load_config()["seed"]
+    assert [
+        "'other' is loaded already, with seed=7 and not 8; load() loads it anew"
+    ] == (caplog.messages)
+    assert (1, 2) == (asked, len(fake.parameters("getLoadConfig")) - 1)
+
+
+def test_a_server_that_does_not_tell_the_config(fake, client, caplog):
+    """The handle comes all the same."""
+    caplog.set_level(logging.WARNING)
+    fake.fail("getLoadConfig", "no")
+
+    assert "any" == client.llm.model("any", config={"seed": 8}).identifier
+    assert [] == caplog.messages
+
+
+def test_a_wrong_callback_is_named_as_it_was_given(client):
+    """The error says on_load_progress to who wrote that."""
+    for ask in (client.llm.load, client.llm.model, client.llm.load_new_instance):
+        with pytest.raises(LMStudioTypeError, match=r"^on_load_progress must be a fun"):
+            ask("any", on_load_progress=5)
+    with pytest.raises(LMStudioTypeError, match=r"^on_progress must be a function"):
+        client.llm.load("any", on_progress=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal as signals
 import threading
+import types
 
 import pytest
 
@@ -456,3 +457,21 @@ def test_wrong_arguments(fake, client, monkeypatch, arguments, error):
 
     assert str(caught.value).startswith(error), str(caught.value)
     assert [] == fake.requests
+
+
+def test_the_limit_covers_the_greeting(fake, client, monkeypatch):
+    """What is asked before the load counts as well; then nothing is loaded."""
+    now = [1000.0]
+
+    def greet(address):
+        now[0] += 5
+        return {}
+
+    monkeypatch.setattr("lmstudio.discovery.greet", greet)
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("lmstudio.loading.time", clock)
+
+    with pytest.raises(LMStudioTimeoutError, match="loadModel: not loaded within 5 s"):
+        client.llm.load("other", timeout=5)
+
+    assert [] == fake.parameters("loadModel")
