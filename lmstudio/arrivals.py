@@ -28,6 +28,7 @@ _CALLBACKS = (
     "on_tool_call",
     "on_message",
 )
+_WATCHED = (*_CALLBACKS, "bar")
 
 
 @attrs.frozen(kw_only=True)
@@ -95,6 +96,7 @@ class Arrivals:
         self.drained = False
         self._inbox = inbox
         self._watch = watch
+        self._is_watched = any(getattr(watch, name) for name in _WATCHED)
         self._first_seen = False
         self._calls_back = True  # until a callback raised
         self._is_cut = False
@@ -234,7 +236,7 @@ class Arrivals:
             self.progress = progress[-1]
         if problem is not None:
             raise Malformed(problem)
-        if not quietly and self._calls_back:
+        if not quietly and self._calls_back and self._is_watched:
             self._show(progress, fragments[before:], calls, is_answered)
 
     def _show(

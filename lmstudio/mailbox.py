@@ -12,6 +12,9 @@ from .protocol.client import Batch
 #: where waiting for a lock can't be interrupted.
 SLICE = 0.5
 
+#: Packets at which a batch is long enough: a longer one would keep its reader waiting.
+ENOUGH = 512
+
 
 class Mailbox:
     """What one request got, handed from the reader's thread to whoever waits.
@@ -42,11 +45,12 @@ class Mailbox:
         Returns:
             The batch, or None when the time is over.
         """
+        if not self._queue.empty():
+            batch = self._all_that_is_here()
+            if batch is not None:
+                return batch
         if timeout is not None and timeout <= 0:
-            try:
-                return self._queue.get_nowait()
-            except Empty:
-                return None
+            return None
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = SLICE
@@ -58,3 +62,13 @@ class Mailbox:
                 return self._queue.get(timeout=left)
             except Empty:
                 continue
+
+    def _all_that_is_here(self) -> Batch | None:
+        """Batches that wait, as one: taking them one by one costs more than they do."""
+        try:
+            batch = self._queue.get_nowait()
+            while len(batch) < ENOUGH and not self._queue.empty():
+                batch += self._queue.get_nowait()
+        except Empty:  # another thread took it meanwhile
+            return None
+        return batch

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty
 
 import pytest
 
@@ -16,13 +17,42 @@ PATIENCE = 5.0
 
 
 def test_batches_come_out_in_order():
-    """The first delivery comes out first; taking does not wait."""
+    """What waits comes out as one batch, in order; taking does not wait."""
     mailbox = Mailbox()
     mailbox.put([1])
     mailbox.put([2])
 
-    assert [[1], [2], None] == [mailbox.get(0) for _ in range(3)]
+    assert [[1, 2], None] == [mailbox.get(0) for _ in range(2)]
     assert mailbox.get(-1.0) is None
+
+
+def test_a_long_batch_comes_alone(monkeypatch):
+    """A batch that is long enough does not keep its reader waiting for more."""
+    monkeypatch.setattr(module, "ENOUGH", 2)
+    mailbox = Mailbox()
+    for batch in ([1, 2], [3], [4, 5, 6], [7]):
+        mailbox.put(batch)
+
+    assert [[1, 2], [3, 4, 5, 6], [7]] == [mailbox.get() for _ in range(3)]
+
+
+def test_a_batch_that_another_thread_was_quicker_to_take():
+    """Then there is nothing here, and the wait goes on to its limit."""
+
+    class Stolen:
+        def empty(self):
+            return False
+
+        def get_nowait(self):
+            raise Empty
+
+        def get(self, timeout):
+            return ["late"]
+
+    mailbox = Mailbox()
+    mailbox._queue = Stolen()
+    assert mailbox.get(0) is None
+    assert ["late"] == mailbox.get(1)
 
 
 def test_waiting_ends_with_a_delivery():
@@ -75,6 +105,4 @@ def test_ctrl_c_ends_a_wait(monkeypatch):
         mailbox.get()
     thread.join()
     mailbox.put([1])
-    thread = threading.Thread()
     assert [1] == mailbox.get()
-    thread.join()
