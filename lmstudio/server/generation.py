@@ -40,7 +40,7 @@ EnginePrompt = str | Sequence[PromptPart]
 #: by themselves.
 MAX_OVERRUNS = 16
 #: So many characters tell whether an output begins like JSON.
-START_LENGTH = 8
+START_LENGTH = 32
 
 _STOP_REASONS = {
     "eos": "eosFound",
@@ -176,8 +176,12 @@ class Generation:
             raise EngineError("The engine ended the output without a result") from None
         for packet in self._last_packets(stop[0]):
             yield packet
-        if self._structure is not None and stop[0] == "eosFound":
-            self._structure.check("".join(self._texts))
+        if self._structure is not None and stop[0] != "modelUnloaded":
+            output = "".join(self._texts)
+            if stop[0] == "eosFound":
+                self._structure.check(output)
+            elif stop[0] != "userStopped":
+                self._structure.check_start(output)
         yield Finished(self._meter.stats(*stop), effective(self._config))
 
     async def _until_cancelled(self, start: Callable[[], Awaitable[T]]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,9 @@ from typing import Any
 import attrs
 
 from ..errors import shown
+from .json_start import first_characters, may_become_json
 from .sampling import GenerationError
+from .schema_limits import grammar_problems, schema_problems
 
 KEY = "llm.prediction.structured"
 SCHEMA_KEY = f"{KEY}.jsonSchema"
@@ -58,17 +61,25 @@ class Structure:
     schema: Mapping[str, Any] | None = None
 
     def check_start(self, text: str) -> None:
-        """Raise GenerationError when output cannot be the beginning of JSON.
+        """Raise GenerationError when output cannot be the beginning of an answer.
 
         An engine that could not use a schema generates free text without a word.
         """
-        if self.grammar is None and not _may_be_json(text.lstrip()):
-            raise GenerationError(
-                "The engine could not hold the output to the schema",
-                f"It begins with {shown(text)}",
-                "Simplify the schema: it may have no possible value, or be too large",
-                code="invalidAnswer",
-            )
+        if self.grammar is None:
+            start = text.lstrip()
+            if start[:1] not in ("", *self._first) or not may_become_json(start):
+                raise GenerationError(
+                    "The engine could not hold the output to the schema",
+                    f"It begins with {shown(text)}",
+                    "Simplify the schema: it may have no possible value, or be too "
+                    "large",
+                    code="invalidAnswer",
+                )
+
+    @property
+    def _first(self) -> frozenset[str]:
+        root = self.schema or {}
+        return first_characters(root, lambda reference: _resolved(root, reference))
 
     def check(self, text: str) -> None:
         """Raise GenerationError when a finished answer is not what was asked for."""
@@ -115,6 +126,7 @@ def _json_structure(schema: Any) -> Structure:
     try:
         _validator(schema).check_schema(schema)
         problems = list(_problems(schema, schema, ()))
+        excesses = list(itertools.islice(schema_problems(_schemas(schema, ())), 10))
         cleaned = _cleaned(schema)
     except SchemaError as exc:
         at = exc.json_path.replace("$", SCHEMA_KEY, 1)
@@ -127,6 +139,12 @@ def _json_structure(schema: Any) -> Structure:
             "; ".join(problems),
             "Leave these out of the schema, and check the answer yourself",
         )
+    if excesses:
+        raise _wrong(
+            f"{SCHEMA_KEY} has no possible value, or is too large for the engine",
+            "; ".join(excesses),
+            "Correct it, or use smaller bounds and check the answer yourself",
+        )
     return Structure(json_schema=cleaned, schema=schema)
 
 
@@ -136,6 +154,14 @@ def _grammar_structure(grammar: Any) -> Structure:
         raise _wrong(
             f"{KEY}.gbnfGrammar must be a GBNF grammar with a rule for root, such as "
             f'\'root ::= "yes" | "no"\', not {shown(grammar)}',
+            code="invalidGrammar",
+        )
+    excesses = list(itertools.islice(grammar_problems(grammar), 10))
+    if excesses:
+        raise _wrong(
+            f"{KEY}.gbnfGrammar is too large for the engine",
+            "; ".join(excesses),
+            "Use a smaller grammar",
             code="invalidGrammar",
         )
     return Structure(grammar=grammar)
@@ -179,11 +205,16 @@ def _problems(root: Any, schema: Any, path: _Path) -> Iterator[str]:
 
 
 def _resolves(root: Any, reference: str) -> bool:
-    """Whether a reference is a pointer to something in the schema."""
+    """Whether a reference is a pointer to a schema in the schema."""
+    return isinstance(_resolved(root, reference), (Mapping, bool))
+
+
+def _resolved(root: Any, reference: str) -> Any:
+    """What a reference points to in the schema, None for nothing."""
     if reference == "#":
-        return True
+        return root
     if not reference.startswith("#/"):
-        return False
+        return None
     found = root
     for step in reference[2:].split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
@@ -192,8 +223,16 @@ def _resolves(root: Any, reference: str) -> bool:
         elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
             found = found[int(name)]
         else:
-            return False
-    return isinstance(found, (Mapping, bool))
+            return None
+    return found
+
+
+def _schemas(schema: Any, path: _Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A schema and all schemas in it, each with its place."""
+    if isinstance(schema, Mapping):
+        yield "/".join(("#", *path)), schema
+        for inner, part in _parts(schema):
+            yield from _schemas(part, path + inner)
 
 
 def _cleaned(schema: Any) -> Any:
@@ -217,16 +256,6 @@ def _cleaned(schema: Any) -> Any:
         else:
             made[key] = _cleaned(value) if key in _SCHEMA else value
     return made
-
-
-def _may_be_json(start: str) -> bool:
-    """Whether a text without leading space can be the beginning of JSON."""
-    if not start or start[0] in '"{[-0123456789':
-        return True
-    return any(
-        start.startswith(word) or word.startswith(start)
-        for word in ("true", "false", "null")
-    )
 
 
 def _no_constant(name: str) -> Any:

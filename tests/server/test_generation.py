@@ -470,6 +470,16 @@ def test_structured_answer_that_was_cut():
     assert '{"a"' == text(packets)
 
 
+@pytest.mark.parametrize("reason", ["limit", "context", "word"])
+def test_structured_answer_that_went_wrong_before_it_was_cut(reason):
+    """What was cut off has to be the beginning of JSON all the same."""
+    settings = config(structured={"type": "json", "jsonSchema": SCHEMA})
+    pieces = ['{"a": 1, "b": "', "x" * 40, '", and so on', done(reason)]
+
+    with pytest.raises(GenerationError, match="could not hold the output"):
+        run(ScriptedModel(pieces), settings)
+
+
 def test_engine_that_lost_the_schema():
     """Free text in place of JSON fails at its first words, and stops the engine."""
     settings = config(structured={"type": "json", "jsonSchema": SCHEMA})

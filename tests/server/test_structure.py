@@ -205,7 +205,7 @@ def test_nested_too_deeply():
     assert "nested too deeply" in refused(schema)
 
 
-@pytest.mark.parametrize("text", ["I'm fine", "The", "no", "falter", " Once"])
+@pytest.mark.parametrize("text", ["I'm fine", "The", "{1", "[1", "-sq", '"a'])
 def test_output_that_is_no_json_from_the_start(text):
     """An engine that lost the schema is found out by its first words."""
     with pytest.raises(
@@ -218,8 +218,18 @@ def test_output_that_is_no_json_from_the_start(text):
     "text", ["", " ", "{", '\n["a', "-1", "t", "true", "fa", "nu", '"The']
 )
 def test_output_that_may_be_json(text):
-    """The beginning of any JSON passes."""
-    of(CITY).check_start(text)
+    """The beginning of any JSON passes where any JSON is right."""
+    of({"description": "anything"}).check_start(text)
+    read_structure({"type": "json"}).check_start(text)
+
+
+def test_first_characters_through_references():
+    """References are followed to what an answer has to begin with."""
+    structure = of({"$ref": "#/$defs/a", "$defs": {"a": {"enum": ["x", 1]}}})
+
+    structure.check_start('"')
+    with pytest.raises(GenerationError, match="could not hold"):
+        structure.check_start("{")
 
 
 def test_grammar():
