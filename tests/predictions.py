@@ -44,6 +44,18 @@ def in_threads(count, work):
         ]
 
 
+def waits(waitable, name):
+    """An event that is set when a method that waits is called next."""
+    begun, real = threading.Event(), getattr(waitable, name)
+
+    def wait(*arguments):
+        begun.set()
+        return real(*arguments)
+
+    setattr(waitable, name, wait)
+    return begun
+
+
 def until_error(prediction):
     texts = iter(prediction)
     while True:

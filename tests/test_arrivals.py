@@ -11,6 +11,7 @@ from lmstudio import LMStudioRuntimeError, LMStudioTypeError, LMStudioValueError
 from lmstudio.arrivals import CUT, Arrivals, Malformed, Watch
 from lmstudio.mailbox import Mailbox
 from lmstudio.protocol.client import End
+from predictions import waits
 
 END = End("closed")
 
@@ -157,11 +158,10 @@ def test_taking_what_is_here():
 def test_taking_leaves_it_to_who_is_at_it():
     """While another thread takes, there is nothing to do."""
     made, inbox = arrivals()
+    taking = waits(inbox, "get")
     thread = threading.Thread(target=made.wait_beyond, args=(0,))
     thread.start()
-    deadline = time.monotonic() + 5
-    while made._taker is None and time.monotonic() < deadline:
-        time.sleep(0.001)  # nothing tells when it waits
+    assert taking.wait(5)
 
     made.take_what_is_here()
     inbox.put([piece("a")])
@@ -235,11 +235,10 @@ def test_two_wait(monkeypatch):
         threading.Thread(target=lambda: answers.append(made.wait_beyond(0)))
         for _ in range(2)
     ]
+    waiting = waits(made._news, "wait")
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 5
-    while len(made._news._waiters) < 1 and time.monotonic() < deadline:
-        time.sleep(0.001)  # nothing tells when it waits
+    assert waiting.wait(5)
 
     assert made.wait_beyond(0, time.monotonic() + 0.01) is None
     inbox.put([piece("a")])

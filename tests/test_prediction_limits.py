@@ -19,7 +19,7 @@ from lmstudio import (
     Signal,
 )
 from lmstudio.testing import AWAIT_CANCEL, NEVER, Await
-from predictions import cancels, until_error
+from predictions import cancels, until_error, waits
 from scripts import is_cancel
 
 #: Longer than any test: what waits for it hangs.
@@ -71,9 +71,9 @@ def test_result_limit_while_another_takes(fake, model, monkeypatch):
     with model.respond("x") as prediction:
         assert "a" == next(iter(prediction))
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            holds = waits(prediction._inbox, "get")
             taking = pool.submit(list, prediction)
-            while prediction._arrivals._taker is None:
-                time.sleep(0.001)  # until it holds the mailbox; nothing tells
+            assert holds.wait(5)
             started = time.monotonic()
             with pytest.raises(LMStudioTimeoutError):
                 prediction.result(timeout=0.1)
@@ -185,7 +185,8 @@ def test_a_long_limit_holds_nothing(fake, model, monkeypatch):
     fake.reply(["a", AWAIT_CANCEL])
     held = []
     prediction = model.respond("x", timeout=1e12, on_fragment=held.append)
-    guard = weakref.ref(prediction._guard)
+    gone = threading.Event()
+    guard = weakref.ref(prediction._guard, lambda _: gone.set())
     held.append(prediction)  # a cycle of the user, as in classes with callbacks
     assert "a" == next(iter(prediction))
 
@@ -193,9 +194,7 @@ def test_a_long_limit_holds_nothing(fake, model, monkeypatch):
     gc.collect()
 
     assert fake.wait_for(is_cancel)
-    deadline = time.monotonic() + 5
-    while guard() is not None and time.monotonic() < deadline:
-        time.sleep(0.01)  # the worker looks again by itself
+    assert gone.wait(5)  # the worker looks again by itself
     assert guard() is None
 
 
