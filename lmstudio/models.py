@@ -130,8 +130,12 @@ class LLM(Maps, ModelHandle):
             LMStudioWebsocketError: The server can't be reached.
         """
         text = checked_text(prompt, "the prompt")
-        told = callbacks(
+        watch = self._watch(
             options,
+            progress,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            signal=signal,
             on_first_token=on_first_token,
             on_fragment=on_fragment,
             on_prompt_progress=on_prompt_progress,
@@ -144,12 +148,6 @@ class LLM(Maps, ModelHandle):
             is_completion=True,
         )
         history = History(messages=[user_message(settings.pre_prompt + text)])
-        watch = Watch(
-            **self._displayed(told, progress),
-            timeout=timeout if timeout is not None else self._timeout,
-            idle_timeout=idle_timeout,
-            signal=signal,
-        )
         return self._predict(history, settings, preset, watch)
 
     @overload
@@ -225,8 +223,12 @@ class LLM(Maps, ModelHandle):
         All other arguments and errors are those of `complete`.
         """
         messages = to_history(history)
-        told = callbacks(
+        watch = self._watch(
             options,
+            progress,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            signal=signal,
             on_first_token=on_first_token,
             on_fragment=on_fragment,
             on_prompt_progress=on_prompt_progress,
@@ -243,12 +245,6 @@ class LLM(Maps, ModelHandle):
             structured=structured,
             response_format=response_format,
             is_completion=False,
-        )
-        watch = Watch(
-            **self._displayed(told, progress),
-            timeout=timeout if timeout is not None else self._timeout,
-            idle_timeout=idle_timeout,
-            signal=signal,
         )
         return self._predict(self.with_images(messages), settings, preset, watch)
 
@@ -357,13 +353,36 @@ class LLM(Maps, ModelHandle):
             run.result()
         return run
 
-    def _displayed(self, told: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """The callbacks, with the bar or the function that shows the progress."""
-        own = told["on_prompt_progress"]
+    def _watch(
+        self,
+        options: dict[str, Any],
+        progress: Progress,
+        *,
+        timeout: float | None,
+        idle_timeout: float | None,
+        signal: Any,
+        **given: Any,
+    ) -> Watch:
+        """What to tell of a prediction, and when to end it.
+
+        Args:
+            options: Callbacks under official names are taken out of it.
+            given: Callbacks under our names.
+        """
+        told = callbacks(options, **given)
         bar, told["on_prompt_progress"] = displays(
-            "Processing the prompt", progress, self._progress, own
+            "Processing the prompt",
+            progress,
+            self._progress,
+            told["on_prompt_progress"],
         )
-        return {**told, "bar": bar}
+        return Watch(
+            **told,
+            bar=bar,
+            timeout=self._timeout if timeout is None else timeout,
+            idle_timeout=idle_timeout,
+            signal=signal,
+        )
 
     def _predict(
         self,
@@ -384,12 +403,67 @@ class LLM(Maps, ModelHandle):
         open_channel = partial(Channel, self._session, row, parameter)
         return Prediction(self._session, open_channel, watch, settings.parse)
 
-    def apply_prompt_template(self, history: HistoryLike) -> str:
-        """The text that the model would see for a history."""
-        messages = self.with_images(to_history(history))
-        parameter = ApplyTemplate(specifier=self._specifier, history=messages)
+    def apply_prompt_template(
+        self,
+        history: HistoryLike,
+        opts: Mapping[str, Any] | None = None,
+        *,
+        omit_bos_token: bool | None = None,
+        omit_eos_token: bool | None = None,
+        tools: Iterable[ToolLike] | None = None,
+    ) -> str:
+        """The text that the model would see for a history.
+
+        Args:
+            history: As for `respond`.
+            opts: The other arguments as a mapping, in either spelling.
+            omit_bos_token: Leave out the token that begins every text.
+            omit_eos_token: Leave out the token that ends every answer.
+            tools: Show these to the model, as `respond` does.
+
+        Raises:
+            LMStudioValueError: An argument is wrong; nothing was sent.
+            LMStudioModelNotFoundError: The model is not loaded.
+        """
+        from .templates import template_options  # with tools, see `act`
+
+        messages = to_history(history)
+        options = template_options(
+            opts,
+            omit_bos_token=omit_bos_token,
+            omit_eos_token=omit_eos_token,
+            tools=tools,
+        )
+        parameter = ApplyTemplate(
+            specifier=self._specifier, history=self.with_images(messages), opts=options
+        )
         formatted: str = self._call("applyPromptTemplate", parameter).formatted
         return formatted
+
+    def count_tokens(
+        self, text: HistoryLike, *, tools: Iterable[ToolLike] | None = None
+    ) -> int:
+        """How many tokens a text has, or a conversation with all that is around it.
+
+        A conversation is formatted by `apply_prompt_template` and the outcome counted:
+        two calls. What the model makes of images is not in it.
+
+        Args:
+            text: A text, counted as it is; or messages as for `respond`.
+            tools: Counts these too, with a conversation.
+
+        Raises:
+            LMStudioValueError: An argument is wrong; nothing was sent.
+            LMStudioModelNotFoundError: The model is not loaded.
+        """
+        if not isinstance(text, str):
+            text = self.apply_prompt_template(text, tools=tools)
+        elif tools is not None:
+            raise LMStudioValueError(
+                'tools go with a conversation: write [("user", text)] in place of the'
+                " text"
+            )
+        return super().count_tokens(text)
 
     def with_images(self, history: History) -> History:
         """The history as it can be sent: with all its images on the server.

@@ -8,6 +8,7 @@ import pytest
 
 from lmstudio import (
     LLM,
+    Chat,
     LMStudioClient,
     LMStudioModelNotFoundError,
     LMStudioPresetNotFoundError,
@@ -136,8 +137,8 @@ def test_what_has_no_tokens(fake, model, wrong):
 
 def test_no_text_to_count(fake, model):
     """The same for counting."""
-    for wrong in (None, 7, ["a"]):
-        with pytest.raises(LMStudioTypeError, match="the text must be text, not"):
+    for wrong in (None, 7, [None]):
+        with pytest.raises(LMStudioTypeError):
             model.count_tokens(wrong)
     with pytest.raises(LMStudioValueError, match="lone surrogate"):
         model.count_tokens("\ud800")
@@ -149,6 +150,22 @@ def test_prompt_template(model):
     assert "Be brief.\nHi" == model.apply_prompt_template(
         [("system", "Be brief."), ("user", "Hi")]
     )
+
+
+def test_tokens_of_a_conversation(fake, model):
+    """It is formatted first, with the tools; a text is counted as it is."""
+    chat = [("system", "Be brief."), ("user", "Hi")]
+    formatted = model.apply_prompt_template(chat)
+    fake_tool = {"type": "function", "function": {"name": "now"}}
+
+    assert model.count_tokens(formatted) == model.count_tokens(chat)
+    assert model.count_tokens(chat) == model.count_tokens(Chat.from_history(chat))
+    assert model.count_tokens(chat) == model.count_tokens(chat, tools=[fake_tool])
+    opts = fake.parameters("applyPromptTemplate")[-1]["opts"]
+    assert ["now"] == [t["function"]["name"] for t in opts["toolDefinitions"]]
+    assert formatted == fake.parameters("countTokens")[-1]["inputString"]
+    with pytest.raises(LMStudioValueError, match="tools go with a conversation"):
+        model.count_tokens("x", tools=[fake_tool])
 
 
 def test_equality(client):

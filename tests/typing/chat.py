@@ -33,7 +33,8 @@ chat.add_entry("user", "Hi")
 
 model.respond(chat[-3:])
 model.respond(chat.with_appended(("user", "Hi")))
-tokens: str = model.apply_prompt_template(chat)
+tokens: str = model.apply_prompt_template(chat, omit_bos_token=True)
+length: int = model.count_tokens(chat, tools=[print])
 
 message: Message = chat[0]
 part: lms.Chat = chat[1:]
