@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -19,6 +16,7 @@ import lmstudio
 
 from . import processes
 from .failures import Failure
+from .home import check_home, unusable
 
 #: What runs a server; its options follow.
 COMMAND = (sys.executable, "-m", "lmstudio.server")
@@ -28,8 +26,6 @@ START_PATIENCE = 20.0
 STOP_PATIENCE = 6.0
 #: Seconds for the connection to a server, and for each part of its greeting.
 GREETING_TIME = 2.0
-#: Addresses that stand for all of a machine, and one that reaches it.
-ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 #: Command lines of processes that are a server and nothing else.
 OURS = (
     re.compile(r"-m lmstudio\.server(\s|$)"),
@@ -47,11 +43,15 @@ class Server:
         host: Where it can be reached from this machine.
         port: Its port.
         pid: Its process, None when that is not known.
+        bind: The address that it listens on, None when that is not known.
+        cors: Whether it lets web pages in, None when that is not known.
     """
 
     host: str
     port: int
     pid: int | None = None
+    bind: str | None = None
+    cors: bool | None = None
 
     @property
     def address(self) -> str:
@@ -61,8 +61,17 @@ class Server:
 
     @property
     def answers(self) -> bool:
-        """Whether it greets."""
-        return greets(self.host, self.port)
+        """Whether it says that it is a server of LM Studio's kind."""
+        from lmstudio.server import ports
+
+        return ports.greets(self.host, self.port, GREETING_TIME)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines may reach it."""
+        from lmstudio.server import ports
+
+        return self.bind is not None and not ports.is_loopback(self.bind)
 
     @property
     def is_in_background(self) -> bool:
@@ -84,39 +93,41 @@ def log_file() -> Path:
 
 def written_down() -> Server | None:
     """The server in the info file, which need not run any more."""
-    from lmstudio.server import infofile
+    from lmstudio.server import infofile, ports
 
     info = infofile.read() or {}
     host, port, pid = info.get("host"), info.get("port"), info.get("pid")
     if not isinstance(port, int) or not 0 < port < 65536:
         return None
-    host = host if isinstance(host, str) else "127.0.0.1"
+    bind = host if isinstance(host, str) else None
     pid = pid if isinstance(pid, int) and pid > 1 else None
-    return Server(reachable(host), port, pid)
+    cors = info.get("cors")
+    cors = cors if isinstance(cors, bool) else None
+    return Server(ports.reachable(bind or "127.0.0.1"), port, pid, bind, cors)
 
 
-def reachable(host: str) -> str:
-    """An address of this machine by which a server that binds to `host` is reached."""
-    return ANY_ADDRESS.get(host, host)
+def make_folder() -> None:
+    """Make the folder of the log and of what else a server writes.
 
-
-def greets(host: str, port: int) -> bool:
-    """Whether a server of LM Studio's kind answers there."""
-    link = http.client.HTTPConnection(host, port, timeout=GREETING_TIME)
+    Raises:
+        Failure: The home folder does not allow it.
+    """
+    check_home()
+    folder = log_file().parent
     try:
-        link.request("GET", "/lmstudio-greeting")
-        reply: Any = json.loads(link.getresponse().read(65536))
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-    finally:
-        link.close()
-    return isinstance(reply, dict) and reply.get("lmstudio") is True
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as exc:
+        raise unusable(folder.parent, str(exc)) from None
+    if not writable:
+        raise unusable(folder.parent, f"{folder} may not be written")
 
 
 def starting() -> contextlib.AbstractContextManager[bool]:
     """Held by the one who looks for a server and starts one if there is none."""
     from lmstudio.server import locks
 
+    make_folder()
     return locks.only_one(log_file().with_name("server.lock"), lambda: None)
 
 
@@ -176,7 +187,7 @@ def forget(server: Server) -> None:
 def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
     """Start a process of its own session, which prints into the log file."""
     log = log_file()
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder()
     if log.exists():
         os.replace(log, log.with_suffix(".log.1"))
     windows = ("DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 import lmstudio
+
+from .home import check_home
 
 HOST = click.option(
     "--host",
@@ -26,7 +29,13 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def connected(host: str | None, port: int | None) -> Iterator[lmstudio.LMStudioClient]:
-    """A client of the server that the options name, or of the one that is found."""
+    """A client of the server that the options name, or of the one that is found.
+
+    Raises:
+        Failure: None is named, and the home folder can't be used.
+    """
+    if not (host or port or os.environ.get("LMSTUDIO_HOST")):
+        check_home()
     with lmstudio.LMStudioClient(spelled(host, port)) as client:
         yield client
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .failures import NOT_FOUND, WRONG_USAGE, Failure
+from .home import check_home
 from .output import print_json, progress_bar, say
 
 
@@ -31,6 +32,7 @@ def get(name: str | None, as_json: bool, yes: bool) -> None:
             f" into {paths.models()}, two folders down: <publisher>/<name>/",
             NOT_FOUND,
         )
+    check_home()
     try:
         with progress_bar(f"Fetching {name}") as show:
             path = starters.fetch(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from . import background
-from .background import Server, greets, reachable
+from .background import Server
 from .failures import Failure
-from .output import print_json, say
+from .home import check_home
+from .output import note, print_json, say
 
 PORT = 1234
 
@@ -64,10 +65,15 @@ def start(
     if foreground:
         ctx.exit(_run(port, bind, cors))
     with background.starting():
-        found = _running(port, bind)
+        found = _running(port, bind, cors)
         state = "is running" if found is None else "is running already"
         found = found or background.start(port, bind, cors)
     say(f"The server {state} at {found.address}")
+    if found.is_open:
+        note(
+            f"Everyone who reaches port {found.port} of {found.bind} can use the"
+            " server: it asks for no password; `lms server stop` ends it"
+        )
 
 
 @server.command()
@@ -141,13 +147,15 @@ def status_text(found: Server | None) -> str:
     return f"The server is running at {found.address}{process}"
 
 
-def _running(port: int, bind: str) -> Server | None:
+def _running(port: int, bind: str, cors: bool) -> Server | None:
     """The server that runs where one is to be started; None if it can be.
 
     Raises:
         Failure: Another one of this home folder runs, or this one does not answer.
         LMStudioOSError: The port can't be had.
     """
+    from lmstudio.server import ports
+
     known = background.written_down()
     if known is not None and known.is_in_background:
         if port not in (0, known.port):
@@ -161,12 +169,18 @@ def _running(port: int, bind: str) -> Server | None:
                 f"the server at {known.address} (process {known.pid}) does not answer;"
                 " `lms server stop` ends it"
             )
+        address = ports.bound_address(bind)
+        if known.bind not in (None, address) or known.cors not in (None, cors):
+            pages = "web pages let in" if known.cors else "no web pages let in"
+            raise Failure(
+                f"the server at {known.address} (process {known.pid}) runs with other"
+                f" options (it listens on {known.bind}, {pages}): stop it first with"
+                " `lms server stop`"
+            )
         return known
-    from lmstudio.server import ports
-
-    host = reachable(bind)
-    if port and greets(host, port):
-        return Server(host, port)
+    there = Server(ports.reachable(bind), port)
+    if port and there.answers:
+        return there
     ports.listen(bind, port).close()  # or say at once why it can't be done
     return None
 
@@ -175,7 +189,8 @@ def _run(port: int, bind: str, cors: bool) -> int:
     """Run the server in this process until it is told to end; returns its exit code."""
     from lmstudio.server.__main__ import main
 
-    found = _running(port, bind)
+    check_home()
+    found = _running(port, bind, cors)
     if found is not None:
         say(f"The server is running already at {found.address}")
         return 0

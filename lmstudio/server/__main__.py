@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import signal
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 from ..wire.ports import DEFAULT_PORT
 from . import infofile
-from .ports import PortUnavailable
+from .ports import PortUnavailable, bound_address, is_loopback
 from .runner import serve
 
 #: Exit codes: a server that ran and ended well, one that could not start.
@@ -33,22 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if number is not None:
             signal.signal(number, lambda *_: stop.set())
     try:
+        is_open = not is_loopback(bound_address(options.bind))
         server = serve(
             options.bind,
             options.port,
             cors=options.cors,
             # A server on any free port is for whoever reads which one it got.
             discoverable=options.port != 0 and not options.undiscoverable,
-            shutdown=stop.set,
+            shutdown=None if is_open else stop.set,  # clients are not checked yet
         )
     except PortUnavailable as exc:
         print(f"error: {exc}", file=sys.stderr)
         return FAILED
     with server:
-        if not _is_loopback(server.host):
+        if is_open:
             logging.warning("everyone who reaches %s can use this server", server.url)
         try:
-            infofile.write(server.host, server.port)
+            infofile.write(server.host, server.port, cors=options.cors)
         except OSError as exc:
             logging.warning("programs that look for this server won't find it: %s", exc)
         print(f"serving on {server.url}", flush=True)
@@ -82,10 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--verbose", action="store_true", help="log every request")
     return parser
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 if __name__ == "__main__":

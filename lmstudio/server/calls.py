@@ -166,8 +166,8 @@ async def _request_shutdown(context: Context, _: None) -> Any:
     if context.service.shutdown is None:
         raise Failure(
             "This server can't be stopped by a client",
-            "It is part of another program",
-            "End that program",
+            "It is part of another program, or open to the network",
+            "End that program, or run `lms server stop` on its machine",
         )
     context.service.shutdown()
     return ABSENT

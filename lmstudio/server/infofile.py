@@ -20,7 +20,7 @@ def info_file() -> Path:
 
 
 def read() -> dict[str, Any] | None:
-    """What the file says: ``port``, ``host`` and ``pid``; None without a usable one."""
+    """What the file says, see `write`; None without a usable one."""
     try:
         info = json.loads(info_file().read_text("utf-8"))
     except (OSError, ValueError):
@@ -28,8 +28,11 @@ def read() -> dict[str, Any] | None:
     return info if isinstance(info, dict) else None
 
 
-def write(host: str, port: int) -> None:
+def write(host: str, port: int, *, cors: bool) -> None:
     """Say where this process serves. Readers see the old file or the new one.
+
+    Args:
+        cors: Whether web pages of any origin are let in; only `lms` reads it.
 
     Raises:
         OSError: The folder can't be written.
@@ -37,7 +40,7 @@ def write(host: str, port: int) -> None:
     file = info_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.{os.getpid()}")
-    info = {"port": port, "host": host, "pid": os.getpid()}
+    info = {"port": port, "host": host, "pid": os.getpid(), "cors": cors}
     try:
         draft.write_text(json.dumps(info), "utf-8")
         os.replace(draft, file)

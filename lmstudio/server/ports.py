@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import os
 import socket
 from contextlib import suppress
 from http import client
 from pathlib import Path
+from typing import Any
 
 from ..errors import LMStudioOSError
 from ..wire.ports import LOCAL_PORTS
@@ -16,6 +18,9 @@ from ..wire.ports import LOCAL_PORTS
 _PROC = Path("/proc")
 _LISTENING = "0A"  # the state in /proc/net/tcp
 _ASKING = 0.5  # how long the holder of a port may take to say what it is, seconds
+
+#: Addresses that stand for all of a machine, and one that reaches it.
+_ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class PortUnavailable(LMStudioOSError):
@@ -46,17 +51,9 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:  # the system would take it modulo 65536
         problem = "ports are numbers from 0 to 65535"
         raise PortUnavailable(host, port, problem, None)
-    try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (socket.gaierror, UnicodeError) as exc:
-        problem = f"there is no such host ({exc})"
-        raise PortUnavailable(host, port, problem, None) from exc
-    # What most clients try first comes first: localhost is often ::1 as well.
-    family, kind, _, _, address = sorted(found, key=lambda f: f[0] != socket.AF_INET)[0]
+    family, address = _resolved(host, port)
     # With the protocol named, asyncio switches Nagle's algorithm off for connections.
-    sock = socket.socket(family, kind, socket.IPPROTO_TCP)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere the option lets two servers share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -81,6 +78,58 @@ def listen_for_discovery() -> socket.socket | None:
     return None
 
 
+def bound_address(host: str) -> str:
+    """The address that `listen` takes for a host.
+
+    Raises:
+        PortUnavailable: There is no such host.
+    """
+    return str(_resolved(host, 0)[1][0])
+
+
+def reachable(address: str) -> str:
+    """By which address this machine reaches a server that listens at one."""
+    return _ANY.get(address, address)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches a server that listens at an address."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def greets(host: str, port: int, patience: float = _ASKING) -> bool:
+    """Whether what listens there says that it is LM Studio.
+
+    Args:
+        patience: Seconds for the connection, and for each part of the answer.
+    """
+    http = client.HTTPConnection(reachable(host), port, timeout=patience)
+    try:
+        http.request("GET", "/lmstudio-greeting")
+        greeting = json.loads(http.getresponse().read(65536))
+        return isinstance(greeting, dict) and greeting.get("lmstudio") is True
+    except (OSError, ValueError, client.HTTPException):
+        return False
+    finally:
+        http.close()
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as exc:
+        problem = f"there is no such host ({exc})"
+        raise PortUnavailable(host, port, problem, None) from exc
+    # What most clients try first comes first: localhost is often ::1 as well.
+    family, _, _, _, address = sorted(found, key=lambda f: f[0] != socket.AF_INET)[0]
+    return family, address
+
+
 def _unavailable(host: str, port: int, exc: OSError) -> PortUnavailable:
     if exc.errno == errno.EADDRINUSE:
         holder = _holder(host, port)
@@ -99,23 +148,9 @@ def _holder(host: str, port: int) -> str:
     """Who listens on a port, as far as it can be told."""
     process = _process(port)
     by = f" ({process})" if process else ""
-    if _greets(host, port):
+    if greets(host, port):
         return f"an LM Studio server{by}"
     return process or "another program"
-
-
-def _greets(host: str, port: int) -> bool:
-    """Whether what listens there says that it is LM Studio."""
-    asked = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-    http = client.HTTPConnection(asked, port, timeout=_ASKING)
-    try:
-        http.request("GET", "/lmstudio-greeting")
-        greeting = json.loads(http.getresponse().read(4096))
-        return isinstance(greeting, dict) and greeting.get("lmstudio") is True
-    except (OSError, ValueError, client.HTTPException):
-        return False
-    finally:
-        http.close()
 
 
 def _process(port: int) -> str | None:

@@ -18,7 +18,7 @@ from .. import paths
 from ..wire.ports import DEFAULT_PORT
 from .app import App
 from .engine import Engine
-from .ports import listen, listen_for_discovery
+from .ports import listen, listen_for_discovery, reachable
 from .presets import PresetFolder
 from .service import Service
 from .store import Store
@@ -47,8 +47,8 @@ class Server:
         cors: bool,
     ) -> None:
         self.host, self.port = socks[0].getsockname()[:2]
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        name = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(name, name)
+        name = reachable(self.host)
+        name = f"[{name}]" if ":" in name else name
         self.url = f"ws://{name}:{self.port}"
         self._socks = list(socks)
         self._service_of = service_of

@@ -34,11 +34,14 @@ def write(home):
     [
         (
             {"port": 1234, "host": "127.0.0.1", "pid": 99},
-            Server("127.0.0.1", 1234, 99),
+            Server("127.0.0.1", 1234, 99, "127.0.0.1"),
         ),
         ({"port": 1234}, Server("127.0.0.1", 1234)),
-        ({"port": 1, "host": "0.0.0.0", "pid": 0}, Server("127.0.0.1", 1)),
-        ({"port": 1, "host": "::", "pid": "x"}, Server("::1", 1)),
+        (
+            {"port": 1, "host": "0.0.0.0", "pid": 0},
+            Server("127.0.0.1", 1, bind="0.0.0.0"),
+        ),
+        ({"port": 1, "host": "::", "cors": True}, Server("::1", 1, None, "::", True)),
         ({"port": 0}, None),
         ({"port": 65536}, None),
         ({"port": "1234"}, None),
@@ -68,9 +71,9 @@ def test_address():
 
 def test_greets(server, other_program, closed_port):
     """Only a server of our kind greets, no other program and no free port."""
-    assert background.greets("127.0.0.1", server.port)
-    assert not background.greets("127.0.0.1", other_program)
-    assert not background.greets("127.0.0.1", closed_port)
+    assert Server("127.0.0.1", server.port).answers
+    assert not Server("127.0.0.1", other_program).answers
+    assert not Server("127.0.0.1", closed_port).answers
 
 
 def test_a_strangers_process(server):

@@ -221,11 +221,35 @@ def test_not_running(lms):
     ) == (result.exit_code, result.stdout)
 
 
-def test_home_that_cannot_be_written(lms, tmp_path, monkeypatch):
-    """A home that is no folder is one line that names it."""
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("LMSTUDIO_HOME", str(tmp_path / "file"))
-    result = lms("server", "start", "--port", "0")
+@pytest.mark.parametrize(
+    "words", [("server", "start", "--port", "0"), ("load", "smol"), ("ls",)], ids=str
+)
+def test_home_that_is_no_folder(lms, tmp_path, monkeypatch, words):
+    """A home that is no folder is one line that says so, and what helps."""
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("LMSTUDIO_HOME", str(file))
+    result = lms(*words)
 
     assert (1, "") == (result.exit_code, result.stdout)
-    assert re.fullmatch(r"lms: .*file/\.internal.*\n", result.stderr)
+    assert (
+        f"lms: the home folder {file} can't be used: {file} is no folder;"
+        " set LMSTUDIO_HOME to a folder that you can write to\n"
+    ) == result.stderr
+
+
+@pytest.mark.slow
+def test_other_options(lms, shell):
+    """An open server is said to be open, and other options than its own are refused."""
+    result = shell("server", "start", "--port", "0", "--bind", "0.0.0.0")
+    found = background.written_down()
+    assert 0 == result.returncode
+    assert re.fullmatch(r"Everyone who reaches port .*0\.0\.0\.0.*\n", result.stderr)
+    port = ("--port", str(found.port))
+    for options in ((), ("--bind", "0.0.0.0", "--cors=true")):
+        result = lms("server", "start", *port, *options)
+        assert (1, "") == (result.exit_code, result.stdout)
+        assert "runs with other options" in result.stderr
+    result = lms("server", "start", *port, "--bind", "0.0.0.0")
+    assert 0 == result.exit_code
+    assert result.stdout.startswith("The server is running already")

@@ -19,8 +19,8 @@ def home(monkeypatch, tmp_path):
 
 def test_written_and_removed(home):
     """The file holds port, host and process, and nothing else is left beside it."""
-    infofile.write("127.0.0.1", 1234)
-    expected = {"port": 1234, "host": "127.0.0.1", "pid": os.getpid()}
+    infofile.write("127.0.0.1", 1234, cors=True)
+    expected = {"port": 1234, "host": "127.0.0.1", "pid": os.getpid(), "cors": True}
     assert expected == infofile.read()
     file = home / ".internal" / "http-server.json"
     assert expected == json.loads(file.read_text())
@@ -32,7 +32,7 @@ def test_written_and_removed(home):
 
 def test_another_server_s_file_stays(home):
     """A file that another process has written since is not removed."""
-    infofile.write("127.0.0.1", 1234)
+    infofile.write("127.0.0.1", 1234, cors=True)
     info = {"port": 1, "host": "127.0.0.1", "pid": os.getpid() + 1}
     infofile.info_file().write_text(json.dumps(info))
     infofile.remove()
@@ -52,5 +52,5 @@ def test_a_folder_that_cannot_be_written(home):
     """Trouble is an error, and no draft is left."""
     infofile.info_file().mkdir(parents=True)
     with pytest.raises(OSError):
-        infofile.write("127.0.0.1", 1234)
+        infofile.write("127.0.0.1", 1234, cors=True)
     assert [infofile.info_file()] == list(infofile.info_file().parent.iterdir())

@@ -39,7 +39,8 @@ def test_it_ends_by_a_signal(tmp_path, number):
         file = tmp_path / ".internal" / "http-server.json"
         info = json.loads(file.read_text())
         port = int(url.rpartition(":")[2])
-        assert {"port": port, "host": "127.0.0.1", "pid": process.pid} == info
+        rest = {"host": "127.0.0.1", "pid": process.pid, "cors": False}
+        assert {"port": port, **rest} == info
         address = url.replace("ws:", "http:") + "/lmstudio-greeting"
         with urllib.request.urlopen(address, timeout=5) as answer:
             assert json.load(answer)["lmstudio"]
@@ -82,7 +83,8 @@ def test_a_home_that_cannot_be_written(tmp_path):
     home.write_text("not a folder")
     with start(home, "--port", "0", "--bind", "0.0.0.0") as process:
         url = process.stdout.readline().split()[-1]
-        with raw_client(url):
+        with raw_client(url, "system") as client:
+            assert "rpcError" == client.call("requestShutdown")["type"]
             process.terminate()
             _, errors = process.communicate(timeout=5)
     assert 0 == process.returncode, errors
