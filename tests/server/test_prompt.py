@@ -299,6 +299,16 @@ def test_a_template_that_fails(template):
     assert caught.value.cause
 
 
+def test_a_template_without_end():
+    """A template that goes over a bound is stopped, and the error names the bound."""
+    with pytest.raises(GenerationError) as caught:
+        formatted("{{ 'a' * 10 ** 10 }}", ("user", "Hi"))
+
+    assert "The prompt template asks for too much" == caught.value.title
+    assert "It builds more than 128000000 characters" == caught.value.cause
+    assert "promptTemplate" == caught.value.code
+
+
 def test_a_template_that_is_not_jinja():
     """A template with a mistake is found when it is chosen."""
     with pytest.raises(GenerationError) as caught:
