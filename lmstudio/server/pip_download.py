@@ -42,11 +42,13 @@ def download(
         "download",
         *("--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"),
         *("--progress-bar", "off", "--disable-pip-version-check"),
-        *("--dest", str(folder), requirement),
+        *("--dest", str(folder.absolute()), requirement),
     ]
     # Pip downloads into its temporary folder and copies from there: have it in ours.
-    settings = {name: str(folder) for name in ("TMPDIR", "TEMP", "TMP")}
-    settings["PYTHONSAFEPATH"] = "1"  # no pip.py of the current folder
+    settings = {name: str(folder.absolute()) for name in ("TMPDIR", "TEMP", "TMP")}
+    # No pip.py of the current folder: Python 3.10 does not know this variable, so pip
+    # runs in our folder as well.
+    settings["PYTHONSAFEPATH"] = "1"
     log = folder / _LOG
     with log.open("wb") as output:
         try:
@@ -56,6 +58,7 @@ def download(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **settings},
+                cwd=folder,
                 start_new_session=True,  # Ctrl-C is for us to handle
             )
         except OSError as exc:
