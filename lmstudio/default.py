@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from .address import Address
 from .arguments import checked_seconds
 from .calls import CALL_TIME
 from .catalog import SHARED_TTL
@@ -21,16 +22,25 @@ _idle_timeout: float | None = CALL_TIME  # of the shared client
 _making = threading.Lock()  # guards both
 
 
-def get_default_client() -> LMStudioClient:
+def get_default_client(api_host: str | None = None) -> LMStudioClient:
     """The client that the module-level functions share, made at first use.
 
     One that was closed is replaced.
+
+    Args:
+        api_host: The server, if the client is made now.
+
+    Raises:
+        LMStudioRuntimeError: It is already in use, with another server.
     """
     global _client
     with _making:
         if _client is None or _client.is_closed:
-            _client = LMStudioClient(idle_timeout=_idle_timeout)
-        return _client
+            _client = LMStudioClient(api_host, idle_timeout=_idle_timeout)
+        client = _client
+    if api_host is not None and Address.parse(api_host).url != client.address:
+        _check_unused()
+    return client
 
 
 def configure_default_client(

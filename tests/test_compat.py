@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 
 import attrs
@@ -186,6 +187,60 @@ def test_tools(server):
 
     assert (1, "55") == (done.rounds, messages[-1].text)
     assert 0 <= done.total_time_seconds
+
+
+#: Names and arguments of the official SDK, by what has them: those that its pages show.
+#: What is left out here is in docs/coming-from.md.
+SURFACE = {
+    lms.llm: "model_key ttl config",
+    lms.embedding_model: "model_key ttl config",
+    lms.list_downloaded_models: "namespace",
+    lms.list_loaded_models: "namespace",
+    lms.prepare_image: "name",
+    lms.configure_default_client: "api_host api_token",
+    lms.get_default_client: "api_host",
+    lms.set_sync_api_timeout: "timeout",
+    lms.LLM.complete: "prompt response_format config preset on_message on_first_token",
+    lms.LLM.respond: "history response_format config preset on_message on_first_token",
+    lms.LLM.act: "chat tools max_prediction_rounds max_parallel_tool_calls config"
+    " preset on_message on_first_token on_prediction_fragment on_round_start"
+    " on_round_end on_prediction_completed on_prompt_processing_progress"
+    " handle_invalid_tool_request",
+    lms.LLM.apply_prompt_template: "history opts",
+    lms.Chat.add_user_message: "content images",
+    lms.Chat.add_assistant_response: "response tool_call_requests",
+    lms.Chat.add_entry: "role content",
+    lms.ToolFunctionDef: "name description parameters implementation",
+    lms.ToolFunctionDef.from_callable: "f name description",
+}
+
+
+@pytest.mark.parametrize("function", SURFACE, ids=lambda f: f.__qualname__)
+def test_arguments(function):
+    """They have the official names."""
+    missing = {*SURFACE[function].split()} - {*inspect.signature(function).parameters}
+    assert set() == missing
+
+
+def test_members():
+    """What snippets use of objects is there."""
+    stats = "stop_reason tokens_per_second time_to_first_token_sec"
+    for kind, names in {
+        lms.LLM: "identifier unload get_info get_load_config tokenize count_tokens"
+        " get_context_length complete_stream respond_stream",
+        lms.EmbeddingModel: "identifier unload get_info embed tokenize count_tokens",
+        lms.PredictionStream: "close cancel result wait_for_result stats model_info",
+        lms.PredictionResult: "content parsed structured stats model_info load_config"
+        " prediction_config",
+        lms.LlmPredictionFragment: "content tokens_count contains_drafted"
+        " reasoning_type",
+        lms.LlmPredictionStats: stats,
+        lms.ActResult: "rounds total_time_seconds",
+        lms.Chat: "from_history add_system_prompt add_tool_result add_tool_results"
+        " append copy",
+    }.items():
+        here = {*dir(kind), *getattr(kind, "__annotations__", {})}
+        assert set() == {*names.split()} - here
 
 
 def test_config_classes_are_mappings(server):

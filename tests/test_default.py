@@ -46,6 +46,17 @@ def test_it_is_made_once(found):
     assert found.url == clients[0].address
 
 
+def test_it_is_made_for_a_server(fake):
+    """The first one who asks may name the server; others may name the same one."""
+    client = lmstudio.get_default_client(fake.host)
+
+    assert fake.url == client.address
+    assert client is lmstudio.get_default_client()
+    assert client is lmstudio.get_default_client(f"http://{fake.host}")
+    with pytest.raises(LMStudioRuntimeError, match="already in use"):
+        lmstudio.get_default_client("127.0.0.1:9")
+
+
 def test_functions(found):
     """The official snippets: one line for a model and its answer."""
     found.reply("42")
