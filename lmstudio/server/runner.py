@@ -123,6 +123,9 @@ class Server:
             server_header=False,
             timeout_graceful_shutdown=1,
         )
+        logging.getLogger("uvicorn.error").addFilter(
+            _is_news
+        )  # only once, as it is one
         self._web = _Uvicorn(config, app, self._started)
         try:
             await self._web.serve(self._socks)
@@ -131,6 +134,11 @@ class Server:
                 await asyncio.wait_for(service.close(), CLOSING)
             except asyncio.TimeoutError:
                 log.warning("gave up waiting for models to unload")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn is no complaint about sockets that we refuse."""
+    return "without completing handshake" not in record.getMessage()
 
 
 class _Uvicorn(uvicorn.Server):

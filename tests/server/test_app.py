@@ -66,7 +66,7 @@ def test_every_namespace_takes_sockets(scripted):
             pass
 
 
-def test_foreign_pages_are_refused(scripted):
+def test_foreign_pages_are_refused(scripted, caplog):
     """A web page of another origin gets no socket; our own and programs do."""
     with (
         pytest.raises(InvalidStatus) as refused,
@@ -76,6 +76,7 @@ def test_foreign_pages_are_refused(scripted):
     assert 403 == refused.value.response.status_code
     with raw_client(scripted.url, origin=scripted.http) as client:
         assert [] == client.call("listLoaded")["result"]
+    assert [f"refused a web page of {PAGE}"] == caplog.messages
 
 
 def test_cors_lets_pages_in():
