@@ -185,7 +185,8 @@ def read(_, client):
     for handle in (model, embedding):
         handle.tokenize(["a", "b c"])
         handle.count_tokens("a b")
-    model.apply_prompt_template([("user", "x")])
+    model.apply_prompt_template([("user", "x")], omit_bos_token=True)
+    model.count_tokens([("user", "x")], tools=[add])
     embedding.embed(["a", "b"])
     client.system.get_version()
     with client.diagnostics.stream_logs() as stream:
