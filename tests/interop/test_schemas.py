@@ -54,6 +54,7 @@ LATER = {
         "fuzzyPresetIdentifier",  # presets by name
         "gbnfGrammar",  # answers by a grammar
         "inputConfig",  # templates without one
+        "toolDefinitions",  # tools in formatted texts
     },
 }
 
