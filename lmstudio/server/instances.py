@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ from .loading import effective
 #: Official Python clients give up after a minute of silence.
 #: Source: docs/wire/messages.md.
 SILENCE = 20.0
+
+
+_orders = itertools.count(1)
 
 
 class Use:
@@ -82,9 +87,14 @@ class Instance:
         self.ttl = wanted.ttl
         self.owner = wanted.owner
         self.last_used: float | None = None
-        self.order = 0  # counts uses over all models: clocks are too coarse
+        self.order = 0  # of its last use, over all models: clocks are too coarse
         self.uses: list[Use] = []
         self.timer: asyncio.TimerHandle | None = None
+
+    def touch(self) -> None:
+        """It is used now."""
+        self.order = next(_orders)
+        self.last_used = time.time()
 
     @property
     def domain(self) -> str:

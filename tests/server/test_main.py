@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,15 +18,21 @@ from rawclient import raw_client
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="ends by POSIX signals")
 
 
+@contextlib.contextmanager
 def start(home, *arguments):
-    """Start a server on a free port."""
-    return subprocess.Popen(
+    """Run a server on a free port; it ends with the test in any case."""
+    with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "lmstudio.server", *arguments],
         env=os.environ | {"LMSTUDIO_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()  # leaving Popen would wait for it
+            raise
 
 
 @pytest.mark.slow
