@@ -102,7 +102,7 @@ class Batch(Iterator[R], Generic[R]):
             outcome = head.result() if error is None else error
         if isinstance(outcome, LMStudioError):
             outcome = outcome.of_input(self._given - 1)
-        return outcome  # type: ignore[no-any-return]
+        return outcome  # type: ignore[no-any-return]  # who asked knows its type
 
     def _fill(self) -> None:
         """Start predictions until enough run."""

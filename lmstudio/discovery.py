@@ -94,7 +94,7 @@ def probe(
                             return found  # nothing can come before it
         finally:
             for key in list(selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
+                key.fileobj.close()  # type: ignore[union-attr]  # a socket, see below
     return found
 
 
@@ -141,7 +141,7 @@ def _step(
     selector: selectors.BaseSelector, key: selectors.SelectorKey
 ) -> dict[str, object] | None:
     """Go on with one probe; returns the greeting when it is complete."""
-    sock: socket.socket = key.fileobj  # type: ignore[assignment]
+    sock: socket.socket = key.fileobj  # type: ignore[assignment]  # we put it there
     address, heard = key.data
     try:
         if key.events == selectors.EVENT_WRITE:

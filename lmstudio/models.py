@@ -488,6 +488,7 @@ class EmbeddingModel(ModelHandle):
 
     namespace = "embedding"
 
+    # A str is an Iterable of str as well; it is meant as one text.
     @overload
     def embed(self, text: str) -> list[float]: ...  # type: ignore[overload-overlap]
     @overload

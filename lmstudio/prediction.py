@@ -297,7 +297,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             self.set_exception(outcome)
         else:
             # The result itself is made by whoever asks for it.
-            self.set_result(None)  # type: ignore[arg-type]
+            self.set_result(None)  # type: ignore[arg-type]  # only wakes the waiters
 
     def _failure(self, end: End) -> LMStudioError:
         """The error of a channel that ended before the success."""
