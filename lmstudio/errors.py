@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
+
+# Here because every module that logs imports this one, and the package itself imports
+# none of them: that is how it starts quickly.
+logging.getLogger("lmstudio").addHandler(logging.NullHandler())
 
 #: Values in messages are cut at this many characters.
 SHOWN = 200

@@ -74,6 +74,19 @@ def test_import_stays_small(imported, name):
     assert name not in imported
 
 
+def test_import_is_only_a_table(imported):
+    """Importing lmstudio imports its version and no other module of its own."""
+    ours = [name for name in imported if name.split(".")[0] == "lmstudio"]
+    assert ["lmstudio", "lmstudio._version"] == ours
+
+
+def test_modules_are_attributes():
+    """A module of the package is there as an attribute, as after an import of it."""
+    assert "lmstudio.address" == lmstudio.address.__name__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        lmstudio.nonsense  # noqa: B018
+
+
 def test_base_install_needs_four_packages(settings):
     """The base install is four libraries, and no fifth gets in unnoticed."""
     expected = {"websocket-client", "attrs", "cattrs", "jsonschema"}
