@@ -18,6 +18,9 @@ from .failures import Failure
 #: Most bytes in one file, and in all files of one client.
 LARGEST_FILE = 64 * 1024 * 1024
 MOST_BYTES = 256 * 1024 * 1024
+#: Most files of one client, those with the same content counted each.
+MOST_FILES = 10_000
+_LONGEST_NAME = 1000  # characters of a name that are kept
 
 
 @attrs.frozen(kw_only=True)
@@ -43,18 +46,26 @@ class Files:
     Args:
         largest_file: Most bytes in one file.
         most_bytes: Most bytes in all files of one client.
+        most_files: Most files of one client.
     """
 
     def __init__(
-        self, largest_file: int = LARGEST_FILE, most_bytes: int = MOST_BYTES
+        self,
+        largest_file: int = LARGEST_FILE,
+        most_bytes: int = MOST_BYTES,
+        most_files: int = MOST_FILES,
     ) -> None:
         self._largest_file = largest_file
         self._most_bytes = most_bytes
+        self._most_files = most_files
         self._of: dict[Client, dict[str, File]] = {}
         self._numbers = itertools.count(1)
 
     def add(self, client: Client, name: str, content_base64: str) -> File:
-        """Keep a file for a client, each content once.
+        """Keep a file for a client. Files with the same content share the memory.
+
+        Each has an identifier of its own, also when the content is known.
+        Source: docs/wire/files.md.
 
         Raises:
             BadRequest: The content is no base64.
@@ -73,14 +84,20 @@ class Files:
             ) from exc
         if len(content) > self._largest_file:
             raise _too_large(name, len(content), "one file", self._largest_file)
-        for known in files.values():
-            if known.content == content:
-                return known
-        total = len(content) + sum(len(file.content) for file in files.values())
+        if len(files) >= self._most_files:
+            raise Failure(
+                f"A client may have {self._most_files} files, and this one has them",
+                "Files are kept until the last connection of their client ends",
+                "Use the handle of a file again, or connect anew",
+                data={"code": "files.tooMany", "limit": self._most_files},
+            )
+        kept = {file.content: file.content for file in files.values()}
+        content = kept.setdefault(content, content)
+        total = sum(map(len, kept))
         if total > self._most_bytes:
             raise _too_large(name, total, "all files of a client", self._most_bytes)
         file = File(
-            name=name,
+            name=name[:_LONGEST_NAME],
             identifier=f"{next(self._numbers)}-{name[:100]}",
             file_type=file_type_of(content),
             content=content,

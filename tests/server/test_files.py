@@ -57,12 +57,26 @@ async def test_a_file_is_kept_until_its_client_goes(bench):
 
 
 def test_each_content_is_kept_once():
-    """The same content again, under any name, is the same file."""
-    files, client = Files(), Client("me", "key")
-    first = files.add(client, "a.png", coded(PNG))
+    """The same content again has a new identifier, and shares the memory."""
+    files, client = Files(most_bytes=len(PNG)), Client("me", "key")
+    first, again = (files.add(client, "a.png", coded(PNG)) for _ in range(2))
 
-    assert first is files.add(client, "b.png", coded(PNG))
-    assert first is not files.add(client, "a.png", coded(PNG + b"more"))
+    assert ["1-a.png", "2-a.png"] == [first.identifier, again.identifier]
+    assert first.content is again.content
+    assert again is files.find(client, "2-a.png")
+
+
+def test_a_client_has_so_many_files():
+    """However small they are; those of others don't count, nor do long names."""
+    files, client = Files(most_files=2), Client("me", "key")
+    longest = files.add(client, "n" * 10**6, coded(PNG))
+    files.add(client, "a.png", coded(PNG))
+    with pytest.raises(Failure, match="may have 2 files, and this one has") as caught:
+        files.add(client, "a.png", coded(PNG))
+
+    assert {"code": "files.tooMany", "limit": 2} == caught.value.data
+    assert 1000 == len(longest.name)
+    assert files.add(Client("you", "key"), "a.png", coded(PNG))
 
 
 def test_a_file_belongs_to_one_client():
