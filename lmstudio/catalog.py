@@ -30,6 +30,7 @@ from .wire.common import (
     ModelSpecifier,
     Unload,
 )
+from .wire.usage import EstimateUsage, ResourcesUsage
 
 log = logging.getLogger("lmstudio.catalog")
 
@@ -270,6 +271,27 @@ class Models(Generic[H]):
         self._call(
             "unloadModel", Unload(identifier=checked_name(identifier, "identifier"))
         )
+
+    def estimate_resources_usage(
+        self, model_key: str, config: Mapping[str, Any] | None = None
+    ) -> ResourcesUsage:
+        """What a model would take in memory, without loading it.
+
+        Args:
+            model_key: As for `load`.
+            config: Load options in either spelling.
+
+        Raises:
+            LMStudioValueError: An argument is wrong; nothing was sent.
+            LMStudioModelNotFoundError: The server has no such model.
+            LMStudioUnsupportedError: The server makes no estimates.
+        """
+        parameter = EstimateUsage(
+            model_key=checked_name(model_key, "model key"),
+            load_config_stack=self._stack(config, None),
+        )
+        usage: ResourcesUsage = self._call("estimateModelUsage", parameter)
+        return usage
 
     def _load(
         self,

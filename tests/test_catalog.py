@@ -14,7 +14,9 @@ from lmstudio import (
     LMStudioTypeError,
     LMStudioValueError,
 )
+from lmstudio.server.calls import CALLS
 from lmstudio.testing import FakeServer
+from lmstudio.wire.endpoints import ENDPOINTS, endpoint
 
 
 def parameter(fake, endpoint="loadModel"):
@@ -299,3 +301,39 @@ def test_a_wrong_callback_is_named_as_it_was_given(client):
             ask("any", on_load_progress=5)
     with pytest.raises(LMStudioTypeError, match=r"^on_progress must be a function"):
         client.llm.load("any", on_progress=5)
+
+
+def test_estimate(fake, client, monkeypatch):
+    """What a model would take is asked for with its options, and read by its names."""
+    asked = []
+    memory = dict.fromkeys(
+        [
+            *("modelVramBytes", "contextVramBytes", "totalVramBytes"),
+            *("modelBytes", "contextBytes", "totalBytes"),
+        ],
+        7,
+    )
+
+    async def estimate(_, parameter):
+        asked.append(parameter)
+        return {"memory": {"confidence": "low", **memory}, "passesGuardrails": True}
+
+    name = ("llm", "estimateModelUsage")
+    monkeypatch.setitem(ENDPOINTS, name, endpoint(*name))
+    monkeypatch.setitem(CALLS, name, estimate)
+    usage = client.llm.estimate_resources_usage("any", {"context_length": 512})
+
+    assert ("low", 7, True) == (
+        usage.memory.confidence,
+        usage.memory.total_bytes,
+        usage.passes_guardrails,
+    )
+    ((layer,),) = [parameter.load_config_stack.layers for parameter in asked]
+    assert ("any", 512) == (asked[0].model_key, layer.config.fields[0].value)
+
+
+def test_estimate_of_a_wrong_option(fake, client):
+    """A wrong option of an estimate is refused before anything is sent."""
+    with pytest.raises(LMStudioValueError, match="context_lenght"):
+        client.llm.estimate_resources_usage("any", {"context_lenght": 512})
+    assert [] == fake.parameters("estimateModelUsage")

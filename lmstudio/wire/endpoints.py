@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from . import common, diagnostics, embedding, files, llm, system
+from . import common, diagnostics, embedding, files, llm, repository, system, usage
 
 Kind = Literal["rpc", "channel"]
 
@@ -98,6 +98,45 @@ def _models(of: str) -> tuple[Endpoint, ...]:
     )
 
 
+def _about_hub() -> tuple[Endpoint, ...]:
+    """The rows of ``repository``."""
+    of, hub = "repository", repository
+    ends = ("downloadProgress", "startFinalizing", "success")
+    refused = ("cancel", "commit", "cancelDownload", "cancelPlan")
+    return (
+        _read(of, "searchModels", hub.SearchModels, hub.SearchResults),
+        _read(
+            of, "getModelDownloadOptions", hub.GetDownloadOptions, hub.DownloadOptions
+        ),
+        _channel(of, "downloadModel", hub.DownloadModel, ends),
+        *(
+            # What our client never asks for; official ones read the replies.
+            Endpoint(of, name, "rpc", dict, dict, True, optional=True)
+            for name in (
+                *("getModelCatalog", "fuzzyFindStaffPicks"),
+                *("getWritableArtifactOwners", "isAuthenticated"),
+                *("getAuthenticationStatus", "lmLinkStatus", "getLocalArtifactFiles"),
+            )
+        ),
+        *(
+            Endpoint(of, name, "rpc", dict, optional=True)
+            for name in (
+                *("deauthenticate", "loginWithPreAuthenticatedKeys"),
+                *("loginAsComputeDevice", "lmLinkSetDisabled"),
+                *("lmLinkUpdateDeviceName", "lmLinkSetPreferredDevice"),
+                *("installPluginDependencies", "installLocalPlugin"),
+            )
+        ),
+        *(
+            Endpoint(of, name, "channel", dict, requests=refused, optional=True)
+            for name in (
+                *("downloadArtifact", "createArtifactDownloadPlan"),
+                *("createDownloadPlan", "pushArtifact", "ensureAuthenticated"),
+            )
+        ),
+    )
+
+
 ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     (row.namespace, row.name): row
     for row in (
@@ -110,6 +149,7 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         _read("system", "listDownloadedModels", None, list[common.ModelInfo]),
         _read("system", "version", None, system.Version),
         _read("system", "info", None, system.SystemInfo),
+        *_about_hub(),
         Endpoint("system", "alive", "channel"),
         Endpoint("system", "requestShutdown", "rpc"),
         Endpoint(
@@ -128,6 +168,17 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
 }
 
 
+#: Calls of the client that newer servers of LM Studio answer, and ours does not.
+#: Source: docs/wire/models.md, "Estimates".
+FOREIGN: dict[tuple[str, str], Endpoint] = {
+    (of, "estimateModelUsage"): _read(
+        of, "estimateModelUsage", usage.EstimateUsage, usage.ResourcesUsage
+    )
+    for of in ("llm", "embedding")
+}
+
+
 def endpoint(namespace: str, name: str) -> Endpoint:
     """The row of an endpoint that this package calls itself."""
-    return ENDPOINTS[namespace, name]
+    key = (namespace, name)
+    return ENDPOINTS[key] if key in ENDPOINTS else FOREIGN[key]
