@@ -84,22 +84,39 @@ def find(
     )
 
 
+def is_name(model: ModelFile, name: str) -> bool:
+    """Whether a model can be meant by a name, written in any case."""
+    wanted = name.removesuffix("/").casefold()
+    return any(wanted == text.casefold() for kind in names_of(model) for text in kind)
+
+
 def names_of(model: ModelFile) -> tuple[list[str], ...]:
     """All names of a model, by kind, the kind that is looked at first in front.
 
-    These are its key and variant; its path; its ``<publisher>/<repo>``; its file; and
-    its key without a publisher, with which another publisher's model shares it.
+    These are its key and variant; its path; its ``<publisher>/<repo>``; its publisher
+    with its key, as if the repo were called so; its file; its key without a publisher,
+    with which another publisher's model shares it; and that without what all keys of
+    embedding models begin with.
+
+    Source: docs/wire/models.md, "Names".
     """
     folder, _, file = model.relative_path.rpartition("/")
     bare = model.key.rpartition("/")[2]
+    short = bare.removeprefix("text-embedding-")
     _, at, quantization = model.variant.rpartition("@")
     variant = at + quantization if at else ""
     return (
         [model.key, model.variant],
         [model.relative_path, str(model.path)],
         [folder, folder + variant],
+        [
+            f"{model.publisher}/{name}{ending}"
+            for name in (bare, short)
+            for ending in ("", variant)
+        ],
         [file, Path(file).stem],
         [bare, bare + variant],
+        [short, short + variant],
     )
 
 

@@ -14,6 +14,7 @@ from .engine import BadRequest, Engine, EngineError, ModelFile
 from .failures import Failure, domain_of, instance_gone, no_match, wrong_domain
 from .instances import Instance, Load, Use, Wanted
 from .loading import load_settings
+from .lookup import is_name
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -91,14 +92,17 @@ class Registry:
                 "The specifier has neither a query nor an instance reference"
             )
         names = [instance.identifier for instance in self.loaded(domain)]
-        fits = [
+        others = [
             instance
             for instance in self.loaded(domain)
             if query.domain in (None, domain)
-            and query.identifier in (None, instance.identifier)
             and query.path in (None, *_paths(instance.file))
             and query.vision in (None, instance.file.vision)
         ]
+        wanted = query.identifier
+        fits = [i for i in others if wanted in (None, i.identifier)]
+        if not fits and wanted is not None:
+            fits = [i for i in others if _is_default(i) and is_name(i.file, wanted)]
         if not fits:
             raise no_match(query, names)
         return max(fits, key=lambda instance: instance.order)
@@ -160,8 +164,11 @@ class Registry:
         Raises:
             Failure: Nothing is loaded under this name.
         """
-        query = ModelQuery(identifier=identifier)
-        await self._remove(self.find(ModelSpecifier(query=query), domain))
+        instance = self._instances.get(identifier)
+        if instance is None or instance.domain != domain:
+            names = [instance.identifier for instance in self.loaded(domain)]
+            raise no_match(ModelQuery(identifier=identifier), names)
+        await self._remove(instance)
 
     async def leave(self, load: Load) -> None:
         """One request gives up a load; the last one stops it and frees everything."""
@@ -306,6 +313,13 @@ def _free(key: str, taken: Container[str]) -> str:
         number += 1
         identifier = f"{key}:{number}"
     return identifier
+
+
+def _is_default(instance: Instance) -> bool:
+    """Whether nobody chose its identifier. Then it answers to any name of its model."""
+    return instance.identifier.rpartition(":")[0] == instance.file.key or (
+        instance.identifier == instance.file.key
+    )
 
 
 def _paths(file: ModelFile) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio.server.engine import ModelFile
-from lmstudio.server.lookup import ModelNotOnDisk, find
+from lmstudio.server.lookup import ModelNotOnDisk, find, is_name
 
 
 def model(path: str, key: str, variant: str) -> ModelFile:
@@ -27,7 +27,8 @@ def model(path: str, key: str, variant: str) -> ModelFile:
 SMALL = model("pub/Tiny-GGUF/Tiny.Q4_1.gguf", "tiny", "tiny@q4_1")
 LARGE = model("pub/Tiny-GGUF/Tiny.Q8_0.gguf", "tiny", "tiny@q8_0")
 OTHER = model("them/other/Other.gguf", "them/other", "them/other@f16")
-MODELS = [SMALL, LARGE, OTHER]
+EMBED = model("them/Embed-GGUF/x.gguf", "text-embedding-embed", "text-embedding-embed")
+MODELS = [SMALL, LARGE, OTHER, EMBED]
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,15 @@ MODELS = [SMALL, LARGE, OTHER]
         ("pub/Tiny-GGUF/", [SMALL, LARGE]),
         ("pub/tiny-gguf", [SMALL, LARGE]),
         ("pub/Tiny-GGUF@q8_0", [LARGE]),
+        ("pub/tiny", [SMALL, LARGE]),
+        ("pub/tiny@q8_0", [LARGE]),
+        ("them/embed", [EMBED]),
         ("Tiny.Q8_0.gguf", [LARGE]),
         ("Tiny.Q8_0", [LARGE]),
         ("other", [OTHER]),
         ("Other@F16", [OTHER]),
         ("them/other", [OTHER]),
+        ("embed", [EMBED]),
     ],
 )
 def test_names(name: str, expected: list[ModelFile]) -> None:
@@ -56,6 +61,15 @@ def test_names(name: str, expected: list[ModelFile]) -> None:
     chosen, candidates = find(MODELS, name)
     assert expected[0] == chosen
     assert (expected if len(expected) > 1 else []) == candidates
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", "PUB/tiny-gguf/", "Pub/Tiny@q4_1", "tiny.q4_1"]
+)
+def test_one_model(name: str) -> None:
+    """One model can be asked whether a name is one of its own."""
+    assert is_name(SMALL, name)
+    assert not is_name(OTHER, name)
 
 
 def test_precedence() -> None:
@@ -75,8 +89,8 @@ def test_nothing_found() -> None:
     error = caught.value
     assert "Tinny" == error.name
     assert "tiny" == error.nearest[0]
-    assert ["tiny", "them/other"] == error.sample
-    assert 3 == error.total
+    assert ["tiny", "them/other", "text-embedding-embed"] == error.sample
+    assert 4 == error.total
     assert "No model on disk is called 'Tinny'" == error.title
     assert "Did you mean 'tiny'" in str(error)
     assert str(error) == str(pickle.loads(pickle.dumps(error)))

@@ -139,12 +139,15 @@ async def test_the_most_recently_used_answers(bench):
     ("conditions", "expected"),
     [
         ({"identifier": "x"}, "x"),
+        ({"identifier": "testing/A"}, "a"),
+        ({"identifier": "a@q4_k_m"}, "a"),
         ({"path": "testing/b-GGUF"}, "x"),
         ({"path": "testing/b-GGUF/b-Q4_K_M.gguf"}, "x"),
         ({"domain": "llm", "path": "testing/a-GGUF"}, "a"),
         ({"vision": False}, "a"),
         ({"vision": True}, None),
         ({"identifier": "b"}, None),
+        ({"identifier": "testing/b-GGUF"}, None),
         ({"path": "testing/b"}, None),
         ({"domain": "embedding"}, None),
         ({"identifier": "x", "path": "testing/a-GGUF"}, None),
@@ -152,7 +155,10 @@ async def test_the_most_recently_used_answers(bench):
 )
 @on_a_bench
 async def test_queries(bench, conditions, expected):
-    """All conditions of a query hold for what it finds."""
+    """All conditions of a query hold for what it finds.
+
+    Under its default name a model also answers to the other names it has.
+    """
     await bench.load("a")
     await bench.load("b", "x")
     if expected is not None:
@@ -474,6 +480,8 @@ async def test_unloading_what_is_not_there(bench):
     assert ["a"] == caught.value.display["loadedModelsSample"]
     with pytest.raises(Failure):
         await bench.registry.unload("a", "embedding")
+    with pytest.raises(Failure, match="'testing/a'"):  # a name is not enough for this
+        await bench.registry.unload("testing/a", "llm")
 
 
 @on_a_bench
