@@ -155,13 +155,15 @@ class EmbeddingLoadModelConfig(TypedDict, total=False):
 class LlmLoadModelConfig(EmbeddingLoadModelConfig, total=False):
     """Options of loading a text model: makes a mapping for ``config=``."""
 
+    auto_fit_min_context_length: int | None
     num_experts: int | None
-    prompt_template: Mapping[str, Any] | None
+    prompt_template: Mapping[str, Any] | str | None
     offload_kv_cache_to_gpu: bool | None
     num_cpu_expert_layers_ratio: float | str | None
     max_parallel_predictions: int | None
     use_unified_kv_cache: bool | None
     auto_fit: bool | None
+    cpu_thread_pool_size: int | None
     physical_batch_size: int | None
     flash_attention: bool | None
     context_checkpoints: int | None
@@ -176,10 +178,17 @@ class LlmLoadModelConfig(EmbeddingLoadModelConfig, total=False):
     speculative_draft_max_tokens: int | None
     speculative_draft_min_tokens: int | None
     speculative_draft_min_continue_probability: float | None
-    llama_cpp_arguments_override: Mapping[str, Any] | None
+    speculative_draft_dflash_sidecar: bool | None
+    speculative_draft_dspark_sidecar: bool | None
+    speculative_draft_mtp_sidecar: bool | None
+    llama_cpp_arguments_override: Mapping[str, Any] | bool | None
     mlx_disk_cache: bool | None
-    mlx_kv_cache_quantization: Mapping[str, Any] | None
+    mlx_kv_cache_quantization: Mapping[str, Any] | bool | None
     gpu_strict_vram_cap: bool | None
+    vllm_gpu_memory_utilization: float | None
+    vllm_reasoning_parser: str | None
+    vllm_tool_call_parser: str | None
+    env_vars: Mapping[str, str] | None
 
 
 class ToolFunctionDefDict(TypedDict):

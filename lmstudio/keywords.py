@@ -27,11 +27,13 @@ class PredictionOptions(TypedDict, total=False):
     stop: str | Sequence[str] | None
     tool_call_stop_strings: str | Sequence[str] | None
     context_overflow_policy: str | None
-    raw_tools: Mapping[str, Any] | None
+    raw: Mapping[str, Any] | None
+    raw_tools: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
     tool_choice: Any
     tool_naming: str | None
-    prompt_template: Mapping[str, Any] | None
+    prompt_template: Mapping[str, Any] | str | None
     system_prompt: str | None
+    context_prefill: Sequence[Mapping[str, Any]] | None
     seed: int | bool | None
     top_k_sampling: int | None
     top_k: int | None
@@ -42,7 +44,7 @@ class PredictionOptions(TypedDict, total=False):
     repeat_penalty: float | bool | None
     log_probs: int | bool | None
     logprobs: int | bool | None
-    reasoning_parsing: Mapping[str, Any] | None
+    reasoning_parsing: Mapping[str, Any] | bool | None
     enable_thinking: bool | None
     reasoning_budget: int | bool | None
     user_max_image_dimension_pixels: int | bool | None
@@ -51,12 +53,16 @@ class PredictionOptions(TypedDict, total=False):
     speculative_decoding_num_draft_tokens_exact: int | None
     speculative_decoding_min_draft_length_to_consider: int | None
     speculative_decoding_min_continue_drafting_probability: float | None
+    speculative_decoding_max_tokens_to_draft: int | None
+    speculative_decoding_num_reuse_tokens: int | None
     cpu_threads: int | None
     presence_penalty: float | bool | None
     frequency_penalty: float | bool | None
     xtc_probability: float | bool | None
     xtc_threshold: float | bool | None
-    mirostat_sampling: Mapping[str, Any] | None
+    tail_free_sampling: float | bool | None
+    locally_typical_sampling: float | bool | None
+    mirostat_sampling: Mapping[str, Any] | int | None
     logit_bias: Mapping[int, Any] | Iterable[Any] | None
 
 

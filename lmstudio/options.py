@@ -10,6 +10,7 @@ from .errors import LMStudioTypeError, LMStudioValueError, shown
 from .structured import Parse, to_setting
 from .wire.common import KVConfig, KVField, KVLayer, KVStack
 from .wire.config import EMBEDDING_LOAD, LOAD, PREDICTION, Table
+from .wire.model import camel
 
 #: Explicit placement or context: the server must not choose by itself then.
 #: Source: docs/wire/config.md.
@@ -20,11 +21,24 @@ _PLACEMENT = (
     "load.gpuSplitConfig",
     "load.gpuStrictVramCap",
 )
+_DRAFT = "llm.load.llama.speculativeDecoding."
 _AUTO_FIT = ("llm.load.llama.autoFit", "llm.load.mlx.autoFit", "llm.load.yuzu.autoFit")
 
 #: How `complete` asks for raw text: every message's content, nothing between.
 #: Source: docs/wire/predict.md.
 _VERBATIM = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+_NO_TOOLS = "offers no tools"
+#: What only a conversation has, and why `complete` takes it not.
+_NOT_IN_COMPLETE = {
+    "prompt_template": "uses no template",
+    "system_prompt": "has pre_prompt for text in front",
+    "tools": _NO_TOOLS,
+    "on_tool_call": _NO_TOOLS,
+    "raw_tools": _NO_TOOLS,
+    "tool_choice": _NO_TOOLS,
+    "tool_naming": _NO_TOOLS,
+}
 
 _GPU = {
     "ratio": "ratio",
@@ -87,7 +101,7 @@ def load_stack(
     table: Table = EMBEDDING_LOAD if embedding else LOAD
     fields = table.encode(options)
     if not embedding:
-        fields += _auto_fit(fields)
+        fields += [*_auto_fit(fields), *_no_sidecars(fields)]
     return KVStack(layers=[_layer("apiOverride", fields)])
 
 
@@ -101,6 +115,19 @@ def _auto_fit(fields: list[KVField]) -> list[KVField]:
         return []
     fits = given.get(_AUTO_FIT[0], False)
     return [KVField(key=key, value=fits) for key in _AUTO_FIT if key not in given]
+
+
+def _no_sidecars(fields: list[KVField]) -> list[KVField]:
+    """Who says how drafts are made wants no draft model that lies beside the file.
+
+    Source: docs/wire/config.md.
+    """
+    given = {field.key for field in fields}
+    ways = {f"{_DRAFT}draft{name}" for name in ("Mtp", "Simple", "Model")}
+    if not given & ways:
+        return []
+    sidecars = (f"{_DRAFT}draft{name}Sidecar" for name in ("Dflash", "Dspark", "Mtp"))
+    return [KVField(key=key, value=False) for key in sidecars if key not in given]
 
 
 def _gpu(given: Any, name: str) -> dict[str, Any]:
@@ -213,11 +240,12 @@ class PredictionSettings:
                     f"{name!r} is an option of respond(); complete() sends the prompt"
                     " as it is, with pre_prompt in front"
                 )
-        for name in ("prompt_template", "promptTemplate"):
-            if options.get(name) is not None:
-                raise LMStudioValueError(
-                    f"{name!r} is an option of respond(); complete() uses no template"
-                )
+        for name, why in _NOT_IN_COMPLETE.items():
+            for spelling in (name, camel(name)):
+                if options.pop(spelling, None) is not None:
+                    raise LMStudioValueError(
+                        f"{spelling!r} is an option of respond(); complete() {why}"
+                    )
         self.pre_prompt = _text(options, "pre_prompt", "prePrompt") or ""
         given = {name for name, value in options.items() if value is not None}
         if not given & {"stop_strings", "stopStrings", "stop"}:

@@ -10,7 +10,7 @@ from lmstudio import LLM
 from lmstudio.aliases import CALLBACKS
 from lmstudio.keywords import CompleteKeywords, PredictionOptions, RespondKeywords
 from lmstudio.options import PredictionSettings
-from lmstudio.wire.config import PREDICTION_SETTINGS
+from lmstudio.wire.config import PREDICTION_SETTINGS, RAW
 
 #: What decides the type of the answer is in the overloads instead.
 DECIDING = {"structured", "response_format"}
@@ -25,7 +25,7 @@ def test_every_option_is_a_keyword():
     """The table of options and the keywords are the same, other names included."""
     names = {name for row in PREDICTION_SETTINGS for name in (row.name, *row.also)}
 
-    assert names - DECIDING == PredictionOptions.__annotations__.keys()
+    assert {*names, RAW} - DECIDING == PredictionOptions.__annotations__.keys()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def prediction(is_completion=False, **options):
 
 L, LL, P = "llm.load.", "llm.load.llama.", "llm.prediction."
 OFFLOAD = LL + "acceleration.offloadRatio"
+DRAFT = LL + "speculativeDecoding.draft"
 BY_HAND = dict.fromkeys((LL + "autoFit", L + "mlx.autoFit", L + "yuzu.autoFit"), False)
 
 
@@ -101,6 +102,16 @@ def test_merging():
             {L + "contextLength": 9, **dict.fromkeys(BY_HAND, True)},
         ),
         ({"auto_fit": False}, None, BY_HAND),
+        (
+            {"speculativeDraftModel": "a", "speculative_draft_mtp_sidecar": True},
+            None,
+            {
+                DRAFT + "Model": "a",
+                DRAFT + "MtpSidecar": True,
+                DRAFT + "DflashSidecar": False,
+                DRAFT + "DsparkSidecar": False,
+            },
+        ),
         (
             {"llamaKCacheQuantizationType": "q8_0", "tryMmap": False},
             None,
@@ -361,6 +372,13 @@ def test_wrong_options_of_respond(options, error):
         ({"input_prefix": "x"}, "'input_prefix' is an option of respond(); complete()"),
         ({"inputSuffix": "x"}, "'inputSuffix' is an option of respond(); complete()"),
         ({"promptTemplate": {}}, "'promptTemplate' is an option of respond(); compl"),
+        ({"raw_tools": []}, "'raw_tools' is an option of respond(); complete() offers"),
+        ({"rawTools": []}, "'rawTools' is an option of respond(); complete() offers n"),
+        ({"tools": []}, "'tools' is an option of respond(); complete() offers no tool"),
+        ({"on_tool_call": print}, "'on_tool_call' is an option of respond(); complet"),
+        ({"toolChoice": "auto"}, "'toolChoice' is an option of respond(); complete()"),
+        ({"tool_naming": "x"}, "'tool_naming' is an option of respond(); complete() "),
+        ({"systemPrompt": ""}, "'systemPrompt' is an option of respond(); complete()"),
         ({"pre_prompt": 7}, "pre_prompt must be text, not 7"),
         (
             {"pre_prompt": "a", "prePrompt": "b"},

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from numbers import Integral, Real
 from typing import Any
 
 #: Takes a value, returns it in its wire form. Raises ValueError with what would be
 #: right, such as ``"a number from 0 to 1"``.
 Check = Callable[[Any], Any]
 
+#: Values that are objects may hold others so deep, and whole numbers be so large:
+#: beyond that, other languages read another number.
+MOST_DEEP, MOST = 100, 2**53
+_LARGEST = sys.float_info.max
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int):
-        return not isinstance(value, bool)
-    return isinstance(value, float) and math.isfinite(value)
+
+def _plain_number(value: Any) -> int | float | None:
+    """A finite number as one of Python's own types; None for anything else.
+
+    Those of NumPy count as well.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        return whole if -MOST <= (whole := int(value)) <= MOST else None
+    if isinstance(value, Real):
+        try:
+            plain = float(value)
+        except (OverflowError, ValueError):
+            return None
+        return plain if math.isfinite(plain) else None
+    return None
 
 
-def _span(kind: str, low: float | None, high: float | None) -> str:
+def _span(kind: str, low: float | None, high: float | None, value: Any) -> str:
+    if high is None and isinstance(value, int) and abs(value) > MOST:
+        return f"{kind} that fits in 53 bits"
     if low is None:
         return kind
     if high is None:
@@ -29,9 +51,10 @@ def number(low: float | None = None, high: float | None = None) -> Check:
     """A finite number between two limits, both allowed."""
 
     def check(value: Any) -> Any:
-        if not _is_number(value) or not _between(value, low, high):
-            raise ValueError(_span("a number", low, high))
-        return value
+        plain = _plain_number(value)
+        if plain is None or not _between(plain, low, high):
+            raise ValueError(_span("a number", low, high, value))
+        return plain
 
     return check
 
@@ -40,10 +63,11 @@ def integer(low: int | None = None, high: int | None = None) -> Check:
     """A whole number between two limits, both allowed; 3.0 counts as 3."""
 
     def check(value: Any) -> Any:
-        whole = _is_number(value) and value == value // 1
-        if not whole or not _between(value, low, high):
-            raise ValueError(_span("a whole number", low, high))
-        return int(value)
+        plain = _plain_number(value)
+        whole = plain is not None and plain == plain // 1
+        if plain is None or not whole or not _between(plain, low, high):
+            raise ValueError(_span("a whole number", low, high, value))
+        return int(plain)
 
     return check
 
@@ -85,9 +109,23 @@ def choice(*names: str) -> Check:
     by_folded = {_folded(name): name for name in names}
 
     def check(value: Any) -> Any:
+        if isinstance(value, Enum):
+            value = value.value
         if isinstance(value, str) and _folded(value) in by_folded:
             return by_folded[_folded(value)]
         raise ValueError("one of " + ", ".join(map(repr, names)))
+
+    return check
+
+
+def one_of(*numbers: int) -> Check:
+    """One of a few whole numbers."""
+
+    def check(value: Any) -> Any:
+        plain = _plain_number(value)
+        if plain not in numbers:
+            raise ValueError("one of " + ", ".join(map(str, numbers)))
+        return numbers[numbers.index(int(plain or 0))]
 
     return check
 
@@ -102,41 +140,72 @@ def ratio(value: Any) -> Any:
         return "off"
     if isinstance(value, str) and value in ("max", "off"):
         return value
-    if _is_number(value) and 0 <= value <= 1:
-        return value
+    plain = _plain_number(value)
+    if plain is not None and 0 <= plain <= 1:
+        return plain
     raise ValueError("a number from 0 to 1, 'max' or 'off'")
 
 
 def mapping(value: Any) -> Any:
-    """An object with string keys."""
+    """An object with string keys, of nothing but JSON."""
     if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
         raise ValueError("a mapping with string keys")
-    return dict(value)
+    return json_value(value)
 
 
-def tool_choice(value: Any) -> Any:
-    """How free a model is to call tools: a mode, or the whole setting."""
-    if isinstance(value, str) and value in ("none", "auto", "required"):
-        return {"type": "generic", "mode": value}
+def texts_by_name(value: Any) -> Any:
+    """An object of texts."""
+    right = "a mapping of names to texts"
+    if not isinstance(value, Mapping):
+        raise ValueError(right)
     try:
-        return mapping(value)
+        return {string(name): string(text) for name, text in value.items()}
     except ValueError:
-        raise ValueError("'none', 'auto', 'required', or a mapping") from None
+        raise ValueError(right) from None
+
+
+def json_value(value: Any, depth: int = MOST_DEEP) -> Any:
+    """What JSON can say, as a copy of plain types."""
+    if depth < 0:
+        raise ValueError(f"nested at most {MOST_DEEP} deep")
+    if isinstance(value, Enum):
+        return json_value(value.value, depth)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return string(value)
+    if isinstance(value, Integral):  # schemas have limits such as 2**64
+        if abs(whole := int(value)) <= _LARGEST:
+            return whole
+    elif (plain := _plain_number(value)) is not None:
+        return plain
+    if isinstance(value, Mapping):
+        return {string(k): json_value(v, depth - 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item, depth - 1) for item in value]
+    raise ValueError("JSON: texts, finite numbers, True, False, None, lists, mappings")
 
 
 def logit_bias(value: Any) -> Any:
     """Pairs of a token and a number or ``"-inf"``; a mapping counts as pairs."""
+    right = "pairs of a token id and a number or '-inf'"
     pairs = list(value.items()) if isinstance(value, Mapping) else value
-    try:
-        made = [[token, bias] for token, bias in pairs]
-    except (TypeError, ValueError):
-        made = [[None, None]]
-    for token, bias in made:
-        if isinstance(token, bool) or not isinstance(token, int):
-            raise ValueError("pairs of a token id and a number or '-inf'")
-        if bias not in ("-inf", -math.inf) and not _is_number(bias):
-            raise ValueError("pairs of a token id and a number or '-inf'")
-    return [[token, "-inf" if bias == -math.inf else bias] for token, bias in made]
+    if not isinstance(pairs, (list, tuple)):
+        raise ValueError(right)
+    made: list[list[Any]] = []
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise ValueError(right)
+        token, bias = pair
+        if isinstance(token, str) and token.isdecimal():  # OpenAI's keys are texts
+            token = int(token)
+        token = _plain_number(token)
+        is_never = isinstance(bias, (str, float)) and bias in ("-inf", -math.inf)
+        plain = "-inf" if is_never else _plain_number(bias)
+        if not isinstance(token, int) or token < 0 or plain is None:
+            raise ValueError(right)
+        made.append([token, plain])
+    return made
 
 
 def encodable(text: str) -> bool:

@@ -8,20 +8,19 @@ from typing import Any
 import attrs
 
 from ..errors import LMStudioValueError, shown
-from . import checks
+from . import checks, shapes
 from .checks import Check, boolean, choice, integer, mapping, number, ratio, string
 from .common import KVConfig, KVField, KVStack
+from .model import camel
 
 #: How a value travels: bare, or as ``{"checked": bool, "value": x}``.
 PLAIN = "plain"
 CHECKBOX = "checkbox"
 
+#: The option that holds settings by the server's keys, as they travel.
+RAW = "raw"
+
 CACHE_TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
 
 
 @attrs.frozen
@@ -58,9 +57,10 @@ _cache = choice(*CACHE_TYPES)
 
 LOAD_SETTINGS = (
     Setting("context_length", _L + "contextLength", integer(1)),
+    Setting("auto_fit_min_context_length", _L + "autoFitMinContextLength", integer(0)),
     Setting("num_experts", _L + "numExperts", integer(0)),
     Setting("seed", _L + "seed", integer(-1), CHECKBOX),
-    Setting("prompt_template", _L + "promptTemplate", mapping),
+    Setting("prompt_template", _L + "promptTemplate", shapes.load_prompt_template),
     Setting(
         "offload_kv_cache_to_gpu",
         _L + "offloadKVCacheToGpu",
@@ -72,6 +72,7 @@ LOAD_SETTINGS = (
     Setting("use_unified_kv_cache", _L + "useUnifiedKvCache", boolean),
     Setting("gpu_ratio", _LL + "acceleration.offloadRatio", ratio),
     Setting("auto_fit", _LL + "autoFit", boolean),
+    Setting("cpu_thread_pool_size", _LL + "cpuThreadPoolSize", integer(1)),
     Setting("eval_batch_size", _LL + "evalBatchSize", integer(1)),
     Setting("physical_batch_size", _LL + "physicalBatchSize", integer(1)),
     Setting("flash_attention", _LL + "flashAttention", boolean),
@@ -112,11 +113,26 @@ LOAD_SETTINGS = (
         _S + "draftMinContinueProbability",
         _share,
     ),
-    Setting("llama_cpp_arguments_override", _LL + "argumentsOverride", mapping),
+    Setting("speculative_draft_dflash_sidecar", _S + "draftDflashSidecar", boolean),
+    Setting("speculative_draft_dspark_sidecar", _S + "draftDsparkSidecar", boolean),
+    Setting("speculative_draft_mtp_sidecar", _S + "draftMtpSidecar", boolean),
+    Setting(
+        "llama_cpp_arguments_override",
+        _LL + "argumentsOverride",
+        shapes.llama_cpp_arguments_override,
+    ),
     Setting("mlx_disk_cache", _L + "mlx.diskCache", boolean),
-    Setting("mlx_kv_cache_quantization", _L + "mlx.kvCacheQuantization", mapping),
-    Setting("gpu_split", "load.gpuSplitConfig", mapping),
+    Setting(
+        "mlx_kv_cache_quantization",
+        _L + "mlx.kvCacheQuantization",
+        shapes.mlx_kv_cache_quantization,
+    ),
+    Setting("gpu_split", "load.gpuSplitConfig", shapes.gpu_split),
     Setting("gpu_strict_vram_cap", "load.gpuStrictVramCap", boolean),
+    Setting("vllm_gpu_memory_utilization", _L + "vllm.gpuMemoryUtilization", _share),
+    Setting("vllm_reasoning_parser", _L + "vllm.reasoningParser", string),
+    Setting("vllm_tool_call_parser", _L + "vllm.toolCallParser", string),
+    Setting("env_vars", "envVars", checks.texts_by_name),
 )
 
 _E = "embedding.load."
@@ -132,7 +148,7 @@ EMBEDDING_LOAD_SETTINGS = (
     ),
     Setting("keep_model_in_memory", _E + "llama.keepModelInMemory", boolean),
     Setting("try_mmap", _E + "llama.tryMmap", boolean),
-    Setting("gpu_split", "load.gpuSplitConfig", mapping),
+    Setting("gpu_split", "load.gpuSplitConfig", shapes.gpu_split),
 )
 
 PREDICTION_SETTINGS = (
@@ -153,22 +169,23 @@ PREDICTION_SETTINGS = (
         choice("stopAtLimit", "truncateMiddle", "rollingWindow"),
     ),
     Setting("structured", _P + "structured", mapping),
-    Setting("raw_tools", _P + "tools", mapping),
-    Setting("tool_choice", _P + "toolChoice", checks.tool_choice),
+    Setting("raw_tools", _P + "tools", shapes.raw_tools),
+    Setting("tool_choice", _P + "toolChoice", shapes.tool_choice),
     Setting(
         "tool_naming",
         _P + "toolNaming",
         choice("passThrough", "removeSpecial", "snakeCase", "camelCase"),
     ),
-    Setting("prompt_template", _P + "promptTemplate", mapping),
+    Setting("prompt_template", _P + "promptTemplate", shapes.prompt_template),
     Setting("system_prompt", _P + "systemPrompt", string),
+    Setting("context_prefill", _P + "contextPrefill", shapes.context_prefill),
     Setting("seed", _P + "seed", integer(-1), CHECKBOX, -1),
     Setting("top_k_sampling", _P + "topKSampling", integer(-1, 500), also=("top_k",)),
     Setting("top_p_sampling", _P + "topPSampling", _share, CHECKBOX, 0.95, ("top_p",)),
     Setting("min_p_sampling", _P + "minPSampling", _share, CHECKBOX, 0.05, ("min_p",)),
     Setting("repeat_penalty", _P + "repeatPenalty", number(-1), CHECKBOX, 1.1),
     Setting("log_probs", _P + "logProbs", integer(0, 100), CHECKBOX, 0, ("logprobs",)),
-    Setting("reasoning_parsing", _P + "reasoning.parsing", mapping),
+    Setting("reasoning_parsing", _P + "reasoning.parsing", shapes.reasoning_parsing),
     Setting("enable_thinking", _P + "reasoning.enableThinking", boolean),
     Setting(
         "reasoning_budget", _P + "reasoning.budgetTokens", integer(0), CHECKBOX, 1024
@@ -201,12 +218,26 @@ PREDICTION_SETTINGS = (
         _PS + "minContinueDraftingProbability",
         _share,
     ),
+    Setting(
+        "speculative_decoding_max_tokens_to_draft", _PS + "maxTokensToDraft", integer(1)
+    ),
+    Setting(
+        "speculative_decoding_num_reuse_tokens", _PS + "numReuseTokens", integer(1)
+    ),
     Setting("cpu_threads", _PL + "cpuThreads", integer(1)),
     Setting("presence_penalty", _PL + "presencePenalty", number(), CHECKBOX),
     Setting("frequency_penalty", _PL + "frequencyPenalty", number(), CHECKBOX),
     Setting("xtc_probability", _PL + "xtcProbability", _share, CHECKBOX),
     Setting("xtc_threshold", _PL + "xtcThreshold", _share, CHECKBOX),
-    Setting("mirostat_sampling", _PL + "mirostatSampling", mapping),
+    Setting("tail_free_sampling", _PL + "tailFreeSampling", _share, CHECKBOX, 0.95),
+    Setting(
+        "locally_typical_sampling",
+        _PL + "locallyTypicalSampling",
+        _share,
+        CHECKBOX,
+        0.9,
+    ),
+    Setting("mirostat_sampling", _PL + "mirostatSampling", shapes.mirostat_sampling),
     Setting("logit_bias", _PL + "logitBias", checks.logit_bias),
 )
 
@@ -227,7 +258,7 @@ class Table:
         for row in self.settings:
             for name in (row.name, *row.also):
                 self._by_name[name] = row
-                self._by_name[_camel(name)] = row
+                self._by_name[camel(name)] = row
 
     def find(self, name: str) -> Setting | None:
         """The setting of one of our names, in either spelling."""
@@ -247,8 +278,11 @@ class Table:
         Raises:
             LMStudioValueError: An unknown name, a name given twice, or a wrong value.
         """
+        raw = self._raw(options.get(RAW))
         made: dict[str, KVField] = {}
         for name, value in options.items():
+            if name == RAW:
+                continue
             row = self.find(name)
             if row is None:
                 raise LMStudioValueError(self._unknown(name))
@@ -258,8 +292,37 @@ class Table:
                 raise LMStudioValueError(
                     f"{self.what} option {row.name} is given twice, also as {name!r}"
                 )
+            if row.key in raw:
+                raise LMStudioValueError(
+                    f"{self.what} option {name} is given twice, also in raw"
+                )
             made[row.key] = KVField(key=row.key, value=_wrapped(self.what, row, value))
-        return list(made.values())
+        return [*raw.values(), *made.values()]
+
+    def _raw(self, given: Any) -> dict[str, KVField]:
+        """The fields of the option ``raw``: the server's keys, values as they travel.
+
+        Raises:
+            LMStudioValueError: It is no mapping of keys, or not JSON.
+        """
+        if given is None:
+            return {}
+        fields = given.get("fields") if isinstance(given, Mapping) else None
+        try:
+            if isinstance(fields, (list, tuple)):  # as JSON has it
+                named = {f["key"]: f.get("value") for f in map(checks.mapping, fields)}
+            else:
+                named = given
+            return {
+                key: KVField(key=key, value=value)
+                for key, value in checks.mapping(named).items()
+            }
+        except (ValueError, KeyError):
+            raise LMStudioValueError(
+                f"{self.what} option raw must be a mapping of the server's keys to JSON"
+                f' values, such as {{"llm.prediction.temperature": 0.5}}, not'
+                f" {shown(given)}"
+            ) from None
 
     def decode(self, config: KVConfig) -> dict[str, Any]:
         """Our names and plain values of what the server reports.

@@ -17,16 +17,11 @@ from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ..errors import LMStudioProtocolError, shown
+from .model import camel
 
 T = TypeVar("T")
 
 converter = cattrs.Converter(detailed_validation=True, forbid_extra_keys=False)
-
-
-def camel(name: str) -> str:
-    """The camelCase form of a snake_case name."""
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
 
 
 def wire_name(field: attrs.Attribute[Any]) -> str:

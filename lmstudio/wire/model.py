@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-__all__ = ["model"]
+__all__ = ["camel", "model", "snake"]
+
+
+def camel(name: str) -> str:
+    """The camelCase form of a snake_case name."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def snake(name: str) -> str:
+    """The snake_case form of a camelCase name."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
 
 
 def _fields(self: Any) -> tuple[attrs.Attribute[Any], ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
+from fractions import Fraction
 
 import pytest
 
@@ -17,6 +19,15 @@ WHOLE = checks.integer()
 POLICY = checks.choice("stopAtLimit", "q8_0", "f16")
 PAIRS = "pairs of a token id and a number or '-inf'"
 HUGE = 10**400
+DEEP: dict[str, object] = {}
+for _ in range(checks.MOST_DEEP + 1):
+    DEEP = {"a": DEEP}
+
+
+class Policy(Enum):
+    """An option's values as constants."""
+
+    STOP = "stopAtLimit"
 
 
 @pytest.mark.parametrize(
@@ -26,10 +37,11 @@ HUGE = 10**400
         (PERCENT, 1.0, 1.0),
         (POSITIVE, 5, 5),
         (ANY, -5.5, -5.5),
-        (ANY, HUGE, HUGE),
+        (ANY, 10, 10),
+        (ANY, Fraction(1, 2), 0.5),
         (DIGIT, 0, 0),
         (DIGIT, 9.0, 9),
-        (COUNT, HUGE, HUGE),
+        (COUNT, 2**53, 2**53),
         (WHOLE, -3, -3),
         (checks.boolean, True, True),
         (checks.boolean, False, False),
@@ -49,11 +61,15 @@ HUGE = 10**400
         (checks.ratio, "off", "off"),
         (checks.ratio, False, "off"),
         (checks.mapping, {"a": 1}, {"a": 1}),
-        (checks.tool_choice, "auto", {"type": "generic", "mode": "auto"}),
-        (checks.tool_choice, {"type": "x"}, {"type": "x"}),
+        (POLICY, Policy.STOP, "stopAtLimit"),
+        (checks.one_of(0, 8), 8.0, 8),
+        (checks.json_value, {"a": (1, None, True)}, {"a": [1, None, True]}),
+        (checks.json_value, [2**64, 0.5, Policy.STOP], [2**64, 0.5, "stopAtLimit"]),
+        (checks.texts_by_name, {"A": "b"}, {"A": "b"}),
         (checks.logit_bias, {5: -1.5, 6: "-inf"}, [[5, -1.5], [6, "-inf"]]),
         (checks.logit_bias, [(5, 1)], [[5, 1]]),
         (checks.logit_bias, [(5, -math.inf)], [[5, "-inf"]]),
+        (checks.logit_bias, {"5": 1}, [[5, 1]]),
         (checks.logit_bias, [], []),
     ],
     ids=lambda value: repr(value)[:30],
@@ -74,6 +90,8 @@ def test_right_values(check, value, expected):
             [1.1, -0.1, "0.5", None, True, math.nan, math.inf, 1j, HUGE],
         ),
         (POSITIVE, "a number of at least 0", [-1, math.inf]),
+        (POSITIVE, "a number that fits in 53 bits", [HUGE, -HUGE]),
+        (COUNT, "a whole number that fits in 53 bits", [HUGE, 2**53 + 1]),
         (ANY, "a number", ["x", math.nan, [1]]),
         (DIGIT, "a whole number from 0 to 9", [10, -1, 1.5, "1", True, math.inf]),
         (COUNT, "a whole number of at least 1", [0, math.nan, None]),
@@ -93,10 +111,19 @@ def test_right_values(check, value, expected):
             [1.1, -1, "on", "", True, None, ["max"]],
         ),
         (checks.mapping, "a mapping with string keys", [[], "x", {1: 2}, None]),
+        (checks.one_of(8, 6), "one of 8, 6", [7, 6.5, "8", True, None, HUGE]),
+        (checks.json_value, f"nested at most {checks.MOST_DEEP} deep", [DEEP]),
+        (checks.mapping, f"nested at most {checks.MOST_DEEP} deep", [DEEP]),
+        (checks.json_value, "a string without lone surrogates", [{"\ud800": 1}]),
         (
-            checks.tool_choice,
-            "'none', 'auto', 'required', or a mapping",
-            ["must", "", 5, [], None],
+            checks.json_value,
+            "JSON: texts, finite numbers, True, False, None, lists, mappings",
+            [{"a": math.nan}, [math.inf], {"a": b""}, [{1}], object(), HUGE, 1j],
+        ),
+        (
+            checks.texts_by_name,
+            "a mapping of names to texts",
+            [5, {"A": 1}, {1: "b"}, {"A": "\ud800"}],
         ),
         (
             checks.logit_bias,
@@ -106,13 +133,15 @@ def test_right_values(check, value, expected):
                 "text",
                 [5],
                 [(1, 2, 3)],
-                [("5", 1)],
+                [("five", 1)],
+                [(-1, 1)],
+                {5},
                 [(True, 1)],
                 [(5, True)],
                 [(5, "inf")],
                 [(5, math.inf)],
                 [(5, math.nan)],
-                {"5": 1},
+                {"-5": 1},
                 None,
             ],
         ),

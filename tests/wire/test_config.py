@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 
-from lmstudio.errors import LMStudioValueError
+from lmstudio.errors import LMStudioValueError, shown
 from lmstudio.wire import checks
 from lmstudio.wire.common import KVConfig, KVField, KVLayer, KVStack
 from lmstudio.wire.config import (
@@ -28,12 +29,33 @@ ROWS = [
 #: Values to try on each row: those that its check takes are right.
 SAMPLES = (
     *(0, 1, 0.5, 3, 500, True, "text", ["a"], "max", "f16", "stopAtLimit", "snakeCase"),
-    *({"type": "none"}, [[5, "-inf"]]),
+    *([[5, "-inf"]], {"A": "b"}),
 )
 #: Mappings that the protocol's schema knows the shape of.
 SHAPES = {
     "structured": {"type": "json", "jsonSchema": {"type": "object"}},
-    "raw_tools": {"type": "none"},
+    "raw_tools": {
+        "type": "toolArray",
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "f",
+                    "description": "d",
+                    "parameters": {"type": "object", "properties": {}},
+                },
+            }
+        ],
+    },
+    "tool_choice": {"type": "generic", "mode": "auto"},
+    "mirostat_sampling": {"version": 2, "learningRate": 0.1, "targetEntropy": 5},
+    "context_prefill": [{"type": "jsonFile", "absPath": "/a"}],
+    "llama_cpp_arguments_override": {
+        "enabled": True,
+        "disabledParameters": ["a"],
+        "overrideParameters": [{"key": "a", "value": "b"}],
+        "excludeAllConfig": False,
+    },
     "prompt_template": {
         "type": "jinja",
         "jinjaPromptTemplate": {"template": "{{ x }}"},
@@ -55,10 +77,14 @@ SHAPES = {
 }
 
 
+#: The same when a model is loaded: without stop strings.
+LOAD_TEMPLATE = {"type": "jinja", "jinjaPromptTemplate": {"template": "{{ x }}"}}
+
+
 def right_values(row):
     """Samples that fit, in their wire form."""
     found = []
-    for value in SAMPLES:
+    for value in (*SAMPLES, SHAPES.get(row.name, 0), LOAD_TEMPLATE):
         try:
             found.append(row.check(value))
         except ValueError:
@@ -269,6 +295,47 @@ def test_what_newer_servers_report():
     } == LOAD.decode(KVConfig(fields=fields))
     assert LOAD.find("new") is None
     assert LOAD.by_key("new") is None
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_raw_settings(table):
+    """The server's own keys go as they are, in front of the named options."""
+    expected = [KVField(key="x.new", value=[1]), KVField(key="y", value=None)]
+    for raw in (
+        {"x.new": (1,), "y": None},
+        {"fields": [{"key": "x.new", "value": [1]}, {"key": "y"}]},
+    ):
+        assert expected == table.encode({"raw": raw, "seed": None})
+    (_, last) = table.encode({"seed": 5, "raw": {"x": 1}})
+    assert table.find("seed").key == last.key
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(5, "x", ["x"], {1: 2}, {"x": math.nan}, {"fields": [{}]}, {"fields": ["x"]}),
+        {"x": object()},
+        {"\ud800": 1},
+    ],
+    ids=repr,
+)
+def test_wrong_raw_settings(raw):
+    """What is no JSON can't travel."""
+    with pytest.raises(LMStudioValueError) as caught:
+        PREDICTION.encode({"raw": raw})
+    assert (
+        "prediction option raw must be a mapping of the server's keys to JSON values,"
+        ' such as {"llm.prediction.temperature": 0.5}, not '
+    ) + shown(raw) == str(caught.value)
+
+
+def test_an_option_that_is_in_raw_as_well():
+    """Nothing is dropped in silence: giving a setting by name and by key is one."""
+    with pytest.raises(LMStudioValueError) as caught:
+        PREDICTION.encode({"temperature": 1, "raw": {"llm.prediction.temperature": 1}})
+    assert "prediction option temperature is given twice, also in raw" == str(
+        caught.value
+    )
 
 
 def test_layers_collapse():
