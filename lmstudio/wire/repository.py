@@ -1,0 +1,130 @@
+"""Models of the ``repository`` namespace: search, download options, progress."""
+
+from __future__ import annotations
+
+from .model import model
+
+
+@model(kw_only=True)
+class SearchOptions:
+    """What is searched for.
+
+    Attributes:
+        search_term: Words of the name.
+        limit: How many results at most, 1 to 25.
+        compatibility_types: Formats such as ``"gguf"``; None for all.
+    """
+
+    search_term: str | None = None
+    limit: int | None = None
+    compatibility_types: list[str] | None = None
+
+
+@model(kw_only=True)
+class SearchModels:
+    """Parameter of ``searchModels``.
+
+    Source: docs/wire/repository.md.
+    """
+
+    opts: SearchOptions
+
+
+@model(kw_only=True)
+class SearchIdentifier:
+    """What names a model that was found.
+
+    Attributes:
+        type: ``"hf"`` for a repository of the hub, ``"catalog"`` for the application's
+            own list.
+        identifier: There, such as ``"owner/name"``.
+    """
+
+    type: str
+    identifier: str
+
+
+@model(kw_only=True)
+class SearchResult:
+    """A model that was found.
+
+    Attributes:
+        name: For people.
+        identifier: What names it.
+        exact: Whether it is the very one that was searched for.
+        staff_pick: Whether the application's makers recommend it.
+    """
+
+    name: str
+    identifier: SearchIdentifier
+    exact: bool | None = None
+    staff_pick: bool | None = None
+
+
+@model(kw_only=True)
+class SearchResults:
+    """Reply of ``searchModels``."""
+
+    results: list[SearchResult]
+
+
+@model(kw_only=True)
+class GetDownloadOptions:
+    """Parameter of ``getModelDownloadOptions``."""
+
+    model_search_result_identifier: SearchIdentifier
+
+
+@model(kw_only=True)
+class DownloadOption:
+    """One of the files that a model can be downloaded as.
+
+    Attributes:
+        name: For people.
+        size_bytes: Of all that will be downloaded, bytes.
+        fit_estimation: ``"fullGPUOffload"``, ``"partialGPUOffload"``,
+            ``"fitWithoutGPU"`` or ``"willNotFit"``.
+        download_identifier: What ``downloadModel`` takes.
+        indexed_model_identifier: Where the model will be found after it.
+        quantization: Such as ``"Q4_K_M"``, None where the name does not tell.
+        recommended: True for the one that suits most users.
+        compatibility_type: The format, such as ``"gguf"``.
+    """
+
+    name: str
+    size_bytes: int
+    fit_estimation: str
+    download_identifier: str
+    indexed_model_identifier: str
+    quantization: str | None = None
+    recommended: bool | None = None
+    compatibility_type: str | None = None
+
+
+@model(kw_only=True)
+class DownloadOptions:
+    """Reply of ``getModelDownloadOptions``."""
+
+    results: list[DownloadOption]
+
+
+@model(kw_only=True)
+class DownloadModel:
+    """Parameter of ``downloadModel``."""
+
+    download_identifier: str
+
+
+@model(kw_only=True)
+class DownloadProgress:
+    """How far a download is.
+
+    Attributes:
+        downloaded_bytes: Those that are here, from earlier attempts too.
+        total_bytes: Those that there will be.
+        speed_bytes_per_second: Over the last seconds.
+    """
+
+    downloaded_bytes: int
+    total_bytes: int
+    speed_bytes_per_second: float = 0.0
