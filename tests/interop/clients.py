@@ -102,6 +102,12 @@ class Client:
         line: Line = json.loads(text)
         return line
 
+    def tell(self, value: Any) -> None:
+        """Give it a line of JSON to read."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(value) + "\n")
+        self.process.stdin.flush()
+
     def fragments(self, number: int) -> None:
         """Wait until so many fragments have come."""
         for _ in range(number):

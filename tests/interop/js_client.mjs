@@ -261,6 +261,32 @@ async function stream(client) {
   say("result", resultOf(await prediction.result()));
 }
 
+// Texts as vectors, one by one and together.
+async function embed(client) {
+  const models = await client.system.listDownloadedModels();
+  const ours = await client.system.listDownloadedModels("embedding");
+  say("downloaded", {
+    models: models.map((model) => [model.modelKey, model.type]),
+    keys: ours.map((model) => model.modelKey),
+  });
+  const model = await client.embedding.model("all-minilm-l6-v2", quiet);
+  const line = await new Promise((done) => process.stdin.once("data", done));
+  process.stdin.destroy();
+  const texts = JSON.parse(line);
+  const alone = await model.embed(texts[0]);
+  say("alone", { vectors: [alone.embedding] });
+  const together = await model.embed(texts);
+  say("together", { vectors: together.map((one) => one.embedding) });
+  say("tokens", {
+    count: await model.countTokens(texts[0]),
+    ids: await model.tokenize(texts[0]),
+  });
+  const info = await model.getModelInfo();
+  const context = await model.getContextLength();
+  say("info", { key: info.modelKey, type: info.type, context });
+  await model.unload();
+}
+
 // Models of the server that was found.
 async function find(client) {
   const models = await client.system.listDownloadedModels();
@@ -268,5 +294,5 @@ async function find(client) {
 }
 
 const client = new LMStudioClient(address ? { baseUrl: `ws://${address}` } : {});
-await { steps, stream, find }[mode](client);
+await { steps, stream, find, embed }[mode](client);
 say("end", {});

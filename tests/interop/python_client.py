@@ -253,6 +253,24 @@ def stream(client: lmstudio.Client) -> None:
     say("result", **result_of(prediction.result()))
 
 
+def embed(client: lmstudio.Client) -> None:
+    """Texts as vectors, one by one and together."""
+    kinds = [[m.model_key, m.type] for m in client.system.list_downloaded_models()]
+    say(
+        "downloaded",
+        models=kinds,
+        keys=[m.model_key for m in client.embedding.list_downloaded()],
+    )
+    model = client.embedding.model("all-minilm-l6-v2")
+    texts = json.loads(sys.stdin.readline())
+    say("alone", vectors=[model.embed(texts[0])])
+    say("together", vectors=list(model.embed(texts)))
+    say("tokens", count=model.count_tokens(texts[0]), ids=model.tokenize(texts[0]))
+    info = model.get_info()
+    say("info", key=info.model_key, type=info.type, context=model.get_context_length())
+    model.unload()
+
+
 def find(client: lmstudio.Client) -> None:
     """Models of the server that was found."""
     paths = [model.path for model in client.system.list_downloaded_models()]
@@ -263,5 +281,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     _, mode, *address = sys.argv
     with lmstudio.Client(*address) as official:
-        {"steps": steps, "stream": stream, "find": find}[mode](official)
+        modes = {"steps": steps, "stream": stream, "find": find, "embed": embed}
+        modes[mode](official)
     say("end")

@@ -2,66 +2,96 @@
 
 from __future__ import annotations
 
-import struct
+import json
 import threading
 from pathlib import Path
 
 import pytest
 
 import lmstudio
-from gguf_files import packed, text, u32
 from live.conftest import KEY
 
-EMBEDDER = "text-embedding-starter"
-
-
-def as_embedder(model: Path, target: Path) -> None:
-    """Copy a model with one more field in its header: that it pools, and so embeds.
-
-    What is put in has a length that keeps the weights aligned.
-    """
-    data = model.read_bytes()
-    count = struct.unpack_from("<Q", data, 16)[0]
-    pools = text("llama.pooling_type") + packed(u32(1))
-    filler = text("general.filler")
-    size = len(pools) + len(filler) + len(packed(""))
-    added = pools + filler + packed("x" * (-size % 32))
-    head = data[:16] + struct.pack("<Q", count + 2)
-    target.parent.mkdir(parents=True)
-    with target.open("wb") as file:
-        file.writelines((head, added, memoryview(data)[24:]))
+EMBEDDER = "text-embedding-all-minilm-l6-v2"
+#: What the original made of some texts; minilm_original.py wrote it.
+ORIGINAL = json.loads(Path(__file__).with_name("minilm.json").read_text("utf-8"))
+LONGEST = 512  # tokens
 
 
 @pytest.fixture
-def home(home: Path, model_file: Path) -> Path:
-    """A home with the model, and the same as an embedding model."""
-    target = home / "models" / "tests" / "starter-GGUF" / f"{EMBEDDER}.gguf"
-    as_embedder(model_file, target)
+def home(home: Path, embedder_file: Path) -> Path:
+    """A home with both models."""
+    target = home / "models" / "tests" / "minilm-GGUF" / "all-MiniLM-L6-v2.F16.gguf"
+    target.parent.mkdir(parents=True)
+    target.symlink_to(embedder_file)
     return home
+
+
+@pytest.fixture
+def embedder(client):
+    """The embedding model, loaded."""
+    return client.embedding.load(EMBEDDER)
 
 
 def dot(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def test_embed(client, server):
-    """Vectors have length 1 and are the same alone and among many, in order."""
-    model = client.embedding.load(EMBEDDER, config={"context_length": 512})
-    texts = [f"Number {n} is a number." for n in range(30)]
-    alone = model.embed("Number 7 is a number.")
-    many = model.embed(texts)
+def test_the_original(embedder):
+    """Tokens are those of the original, and vectors point the same way (0.999)."""
+    texts = [row["text"] for row in ORIGINAL]
+    # The two at the ends come in when a text is embedded.
+    assert [row["tokens"][1:-1] for row in ORIGINAL] == embedder.tokenize(texts)
 
-    assert 576 == len(alone)
+    vectors = embedder.embed(texts)
+    cosines = [dot(a, row["vector"]) for a, row in zip(vectors, ORIGINAL, strict=True)]
+    assert [] == [cosine for cosine in cosines if not 0.999 <= cosine <= 1.0001]
+
+
+def test_meaning(embedder):
+    """Texts that mean the same are closer than texts that share words."""
+    texts = [
+        "The cat sleeps on the sofa.",
+        "A kitten is napping on the couch.",
+        "The bank sleeps on its interest rates.",
+        "How do I reset my password?",
+        "I forgot my login credentials.",
+    ]
+    cat, kitten, bank, password, login = embedder.embed(texts)
+
+    assert dot(cat, kitten) > dot(cat, bank) + 0.2
+    assert dot(password, login) > dot(password, cat) + 0.2
+    assert dot(password, login) > dot(login, bank) + 0.2
+
+
+def test_embed(embedder, server):
+    """Vectors have length 1 and are the same alone and among many, in order."""
+    texts = [f"Number {n} is a number." for n in range(30)]
+    alone = embedder.embed("Number 7 is a number.")
+    many = embedder.embed(texts)
+
+    assert 384 == len(alone)
     assert pytest.approx(1.0) == dot(alone, alone)
     assert pytest.approx(1.0, abs=1e-3) == dot(alone, many[7])
     assert max(range(30), key=lambda n: dot(alone, many[n])) == 7
-    assert {576} == {len(vector) for vector in many}
-    assert 512 == model.get_context_length()
-    assert "embedding" == model.get_info().type
-    assert [model.tokenize(one) for one in texts[:3]] == model.tokenize(texts[:3])
-    assert 0 < model.count_tokens(texts[0]) < 20
-    model.unload()
+    assert {384} == {len(vector) for vector in many}
+    assert LONGEST == embedder.get_context_length()
+    assert "embedding" == embedder.get_info().type
+    assert [embedder.tokenize(one) for one in texts[:3]] == embedder.tokenize(texts[:3])
+    assert 0 < embedder.count_tokens(texts[0]) < 20
+    embedder.unload()
     assert [] == server.children()
+
+
+def test_long_text(embedder):
+    """Of a text that is too long the beginning is embedded, to the last token."""
+    # One token a word, and two at the ends.
+    fits = "cat " * (LONGEST - 2)
+    assert LONGEST - 2 == embedder.count_tokens(fits)
+    longest, longer, other = embedder.embed([fits, fits + "dog " * 2000, "dog " * 600])
+
+    assert dot(longest, longer) > 0.99999
+    assert dot(longest, other) < 0.9
+    assert dot(embedder.embed(""), longest) < 0.9  # an empty text is a text
 
 
 def test_kinds_do_not_mix(client):
@@ -72,20 +102,27 @@ def test_kinds_do_not_mix(client):
         client.llm.load(EMBEDDER)
 
 
-def test_what_it_does_can_be_seen(client):
+@pytest.mark.parametrize(
+    "name", ["all-minilm-l6-v2", "All-MiniLM-L6-v2@F16", "tests/minilm-GGUF"]
+)
+def test_its_names(client, name):
+    """It is found by its short name, with its quantization, and by its folder."""
+    assert EMBEDDER == client.embedding.model(name).get_info().model_key
+
+
+def test_what_it_does_can_be_seen(client, embedder):
     """Another thread sees that it embeds; afterwards it is idle."""
-    model = client.embedding.load(EMBEDDER)
     states = []
-    running = threading.Thread(target=model.embed, args=(["word " * 20] * 20,))
+    running = threading.Thread(target=embedder.embed, args=(["word " * 400] * 200,))
     running.start()
     while running.is_alive():
-        states.append(model.get_processing_state().status)
+        states.append(embedder.get_processing_state().status)
     running.join()
 
     assert "computingEmbedding" in states
     assert ("idle", 0) == (
-        model.get_processing_state().status,
-        model.get_processing_state().queued,
+        embedder.get_processing_state().status,
+        embedder.get_processing_state().queued,
     )
 
 

