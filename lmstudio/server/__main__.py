@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 
+from ..errors import LMStudioValueError
 from ..wire.ports import DEFAULT_PORT
 from . import infofile
 from .ports import PortUnavailable, bound_address, is_loopback
 from .runner import serve
+from .tokens import TokensUnusable, tokens_file
 
+#: A token that clients must have.
+TOKEN_VARIABLE = "LMSTUDIO_SERVER_API_TOKEN"
 #: Exit codes: a server that ran and ended well, one that could not start.
 ENDED, FAILED = 0, 1
 
@@ -37,15 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.bind,
             options.port,
             cors=options.cors,
+            api_token=_asked_for(options),
+            hosts=options.host_name,
             # A server on any free port is for whoever reads which one it got.
             discoverable=options.port != 0 and not options.undiscoverable,
-            shutdown=None if is_open else stop.set,  # clients are not checked yet
+            # Whoever is let in without a token from elsewhere may not end it.
+            shutdown=None if is_open and options.no_api_token else stop.set,
         )
-    except PortUnavailable as exc:
+    except (PortUnavailable, TokensUnusable, LMStudioValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return FAILED
     with server:
-        if is_open:
+        if server.tokens is not None and not options.api_token:
+            logging.info("clients need an API token of %s", tokens_file())
+        elif is_open and server.tokens is None:
             logging.warning("everyone who reaches %s can use this server", server.url)
         try:
             infofile.write(server.host, server.port, cors=options.cors)
@@ -61,6 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ENDED
 
 
+def _asked_for(options: argparse.Namespace) -> str | bool | None:
+    """What `serve` takes as its ``api_token``."""
+    if options.no_api_token:
+        return False
+    if options.api_token == "":
+        return True
+    token: str | None = options.api_token or os.environ.get(TOKEN_VARIABLE)
+    return token or None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lmstudio.server",
@@ -74,6 +94,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--cors", action="store_true", help="let web pages of any origin in"
+    )
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--api-token",
+        nargs="?",
+        const="",
+        metavar="TOKEN",
+        help="ask clients for a token: this one (others on this machine can see it in"
+        f" the list of processes; {TOKEN_VARIABLE} hides it), or those saved in"
+        " the home folder, where one is made up if there is none. Where other"
+        " machines reach the server it asks anyway",
+    )
+    tokens.add_argument(
+        "--no-api-token", action="store_true", help="let everyone in, from everywhere"
+    )
+    parser.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name besides localhost under which clients reach the server here",
     )
     parser.add_argument(
         "--undiscoverable",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import logging
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -18,10 +15,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from .calls import version
+from .guard import Guard
+from .limits import Limits, Refusals
 from .peer import Peer
 from .service import EXTENSIONS, NAMESPACES, Service
-
-log = logging.getLogger(__name__)
 
 #: What `/lms-status` says this server is. Clients only log it.
 PACKAGE = "lmstudio-python-server"
@@ -35,11 +32,33 @@ class App:
     Args:
         service: What all connections share.
         cors: Let web pages of any origin in.
+        hosts: Names of this machine, besides addresses and ``localhost``; None takes
+            every name.
+        limits: How much clients may ask for.
+
+    Attributes:
+        limits: The same.
+        refusals: Logs who is refused, and why.
     """
 
-    def __init__(self, service: Service, *, cors: bool = False) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        cors: bool = False,
+        hosts: Sequence[str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.service = service
-        self._cors = cors
+        self.limits = limits or Limits()
+        self.refusals = Refusals()
+        self._guard = Guard(
+            cors=cors,
+            hosts=hosts,
+            tokens=service.clients.tokens,
+            limits=self.limits,
+            refusals=self.refusals,
+        )
         self._peers: set[Peer] = set()
         self._is_stopping = False
         anyone = ["*"]
@@ -56,7 +75,7 @@ class App:
                 *(WebSocketRoute(f"/{n}", _Socket(self, n)) for n in NAMESPACES),
                 WebSocketRoute("/{path:path}", _nowhere),
             ],
-            middleware=[pages] if cors else [],
+            middleware=[*([pages] if cors else []), Middleware(self._guard.wrap)],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,10 +96,9 @@ class App:
     ) -> None:
         """Serve one socket from its upgrade to its end."""
         await receive()  # websocket.connect
-        headers = Headers(scope=scope)
-        if not self._cors and is_foreign(headers.get("origin"), headers.get("host")):
-            log.warning("refused a web page of %s", headers.get("origin"))
-            await _deny(send, 403, "Web pages may connect only with CORS switched on")
+        problem = self._guard.page_problem(scope)
+        if problem is not None:
+            await _deny(send, 403, problem)
             return
         if self._is_stopping:
             await _deny(send, 503, "The server is shutting down")
@@ -103,7 +121,14 @@ class App:
         async def close() -> None:
             await say({"type": "websocket.close", "code": 1000})
 
-        peer = Peer(namespace, self.service, send_text, close)
+        peer = Peer(
+            namespace,
+            self.service,
+            send_text,
+            close,
+            limits=self.limits,
+            refusals=self.refusals,
+        )
         self._peers.add(peer)
         peer.start()
         try:
@@ -153,35 +178,3 @@ async def _greeting(_: Request) -> JSONResponse:
 
 async def _status(_: Request) -> JSONResponse:
     return JSONResponse({"package": PACKAGE, "version": version()})
-
-
-def is_foreign(origin: str | None, host: str | None) -> bool:
-    """Whether an upgrade comes from a web page that is not ours.
-
-    A page under a name that its owner points at this machine has the same origin and
-    host, so a name counts as ours only if it is ``localhost`` or an address.
-
-    Args:
-        origin: The ``Origin`` header; programs other than browsers send none.
-        host: The ``Host`` header.
-    """
-    if origin is None:
-        return False
-    try:
-        theirs, ours = urlsplit(origin), urlsplit(f"//{host or ''}")
-        same = theirs.netloc.lower() == ours.netloc.lower() and theirs.netloc != ""
-        name = ours.hostname or ""
-    except ValueError:
-        return True
-    return not (same and _is_fixed(name))
-
-
-def _is_fixed(name: str) -> bool:
-    """Whether nobody else can make a name mean this machine."""
-    if name == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

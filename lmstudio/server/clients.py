@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+from .tokens import PERMISSIONS, Tokens
 
 
 class Client:
@@ -11,10 +13,20 @@ class Client:
 
     Attributes:
         identifier: Who it says it is.
+        permissions: What it may do, of `PERMISSIONS`.
+        is_alpha: Whether it has said something that only clients of the first alpha
+            say.
     """
 
-    def __init__(self, identifier: str, passkey: str) -> None:
+    def __init__(
+        self,
+        identifier: str,
+        passkey: str,
+        permissions: Collection[str] = PERMISSIONS,
+    ) -> None:
         self.identifier = identifier
+        self.permissions = frozenset(permissions)
+        self.is_alpha = False
         self._passkey = passkey.encode(errors="surrogatepass")
         self._sockets = 0
 
@@ -24,11 +36,25 @@ class Client:
         return hmac.compare_digest(self._passkey, shown)
 
 
-class WrongPasskey(Exception):
+class Refused(Exception):
+    """A socket may not join a client."""
+
+
+class WrongPasskey(Refused):
     """Somebody else is connected under this identifier."""
 
     def __str__(self) -> str:
         return "Passkey does not belong to this client"
+
+
+class WrongToken(Refused):
+    """The server asks for a token, and this is none of its own."""
+
+    def __str__(self) -> str:
+        return (
+            "This server needs one of its API tokens, and did not get one: give the"
+            " client its api_token, or set LM_API_TOKEN"
+        )
 
 
 class Clients:
@@ -36,9 +62,16 @@ class Clients:
 
     Args:
         on_release: Called with a client when the last of its sockets has closed.
+        tokens: Who may connect, None for everyone.
+
+    Attributes:
+        tokens: The same.
     """
 
-    def __init__(self, on_release: Callable[[Client], None]) -> None:
+    def __init__(
+        self, on_release: Callable[[Client], None], tokens: Tokens | None = None
+    ) -> None:
+        self.tokens = tokens
         self._on_release = on_release
         self._by_identifier: dict[str, Client] = {}
 
@@ -47,10 +80,18 @@ class Clients:
 
         Raises:
             WrongPasskey: The identifier is in use with another passkey.
+            WrongToken: The server has tokens, and these are not the parts of one.
         """
+        permissions: Collection[str] = PERMISSIONS
+        if self.tokens is not None:
+            token = self.tokens.find(identifier, passkey)
+            if token is None:
+                raise WrongToken
+            permissions = token.permissions
         client = self._by_identifier.get(identifier)
         if client is None:
-            client = self._by_identifier[identifier] = Client(identifier, passkey)
+            client = Client(identifier, passkey, permissions)
+            self._by_identifier[identifier] = client
         elif not client.knows(passkey):
             raise WrongPasskey
         client._sockets += 1

@@ -22,16 +22,15 @@ from ..protocol.server import (
 from ..wire.converter import unstructure
 from .calls import CALLS, Context
 from .channels import CHANNELS, Ends
-from .clients import WrongPasskey
+from .clients import Refused
 from .failures import Failure, error_object
+from .limits import Limits, Refusals
 from .service import Service
 from .tasks import Tasks
+from .tokens import needed
 
 log = logging.getLogger(__name__)
 
-#: A client that has not said who it is by then is turned away, seconds.
-#: Source: docs/wire/connection.md.
-AUTHENTICATION_TIME = 10.0
 #: Calls of one socket that run at once; further ones wait for their turn.
 RUNNING = 64
 #: Memory that the unanswered calls of one socket may take, in bytes of their frames.
@@ -82,6 +81,8 @@ class Peer:
             write, and so holds up the one who sends, and nobody else. Once the socket
             has ended it does nothing.
         close: Begins to close the socket.
+        limits: How much the client may ask for.
+        refusals: Logs what is refused, and why.
     """
 
     def __init__(
@@ -90,8 +91,13 @@ class Peer:
         service: Service,
         send: Callable[[str], Awaitable[None]],
         close: Callable[[], Awaitable[None]],
+        *,
+        limits: Limits | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._service = service
+        self._limits = limits or Limits()
+        self._refusals = refusals or Refusals()
         self._send_text = send
         self._close = close
         self._protocol = ServerProtocol(namespace)
@@ -99,6 +105,7 @@ class Peer:
         self._tasks = Tasks()
         self._ends: dict[int, Ends] = {}
         self._waiting: asyncio.TimerHandle | None = None
+        self._channel_bytes = 0  # of what opened the channels that are open
         self._turns = asyncio.Semaphore(RUNNING)
         self._backlog = 0  # see BACKLOG
         self._has_room = asyncio.Event()
@@ -106,7 +113,8 @@ class Peer:
     def start(self) -> None:
         """Begin to wait for the client to say who it is."""
         loop = asyncio.get_running_loop()
-        self._waiting = loop.call_later(AUTHENTICATION_TIME, self._too_late)
+        limit = self._limits.authentication_time
+        self._waiting = loop.call_later(limit, self._too_late)
 
     async def receive(self, frame: str | bytes) -> None:
         """Take one frame from the client. Nothing in it is a reason to raise.
@@ -115,19 +123,21 @@ class Peer:
         """
         try:
             message = json.loads(frame) if isinstance(frame, str) else None
-        except (ValueError, RecursionError):
+            if self._service.observe is not None:
+                self._service.observe(self._protocol.namespace, message)
+            event, replies = self._protocol.receive(message)
+        except (ValueError, RecursionError) as exc:
+            self._dropped(frame, type(exc).__name__)
             return
-        if self._service.observe is not None:
-            self._service.observe(self._protocol.namespace, message)
-        event, replies = self._protocol.receive(message)
+        if event is None and not replies:
+            self._dropped(frame, "no message that the protocol has")
+        size = len(frame) + CALL_OVERHEAD
         if isinstance(event, Call):
-            size = len(frame) + CALL_OVERHEAD
             self._backlog += size
             self._tasks.spawn(self._answer(event, size))
             await self._room()
         elif isinstance(event, Channel):
-            ends = self._ends[event.number] = Ends(self._sender(event.number))
-            self._tasks.spawn(self._serve(event, ends))
+            await self._begin(event, size)
         elif isinstance(event, Packet):
             self._ends[event.number].cancel()  # no endpoint has another packet
         elif isinstance(event, Authenticate):
@@ -158,7 +168,8 @@ class Peer:
             self._waiting.cancel()
         try:
             client = self._service.clients.join(who.identifier, who.passkey)
-        except WrongPasskey as exc:
+        except Refused as exc:
+            self._refusals.add("client", f"refused a client: {exc}")
             await self._send(self._protocol.refuse(str(exc)))
             await self._close()
             return
@@ -167,10 +178,57 @@ class Peer:
 
     def _too_late(self) -> None:
         async def refuse() -> None:
-            await self._send(self._protocol.refuse("Authentication took too long"))
+            reason = "Authentication took too long"
+            self._refusals.add("late", f"refused a client: {reason}")
+            await self._send(self._protocol.refuse(reason))
             await self._close()
 
         self._tasks.spawn(refuse())
+
+    def _dropped(self, frame: str | bytes, problem: str) -> None:
+        """Log a frame that gets no answer."""
+        what = f"{len(frame)} {'characters' if isinstance(frame, str) else 'bytes'}"
+        where = self._protocol.namespace
+        self._refusals.add("frame", f"dropped a frame of {what} at {where}: {problem}")
+
+    async def _begin(self, channel: Channel, size: int) -> None:
+        """Serve a channel, unless too much is open."""
+        limits, problem = self._limits, None
+        if len(self._ends) >= limits.channels:
+            problem = f"{limits.channels} channels are open on this connection"
+        elif self._channel_bytes + size > limits.channel_bytes and self._ends:
+            problem = f"the open channels take {self._channel_bytes} bytes"
+        if problem is not None:
+            self._refusals.add("channel", f"refused a channel: {problem}")
+            failure = Failure(
+                "Too much is open on this connection",
+                f"{problem[0].upper()}{problem[1:]}, and no more are allowed",
+                "Wait until some have ended",
+            )
+            end = self._protocol.fail(channel.number, error_object(failure))
+            if end is not None:
+                await self._send(end)
+            return
+        ends = self._ends[channel.number] = Ends(self._sender(channel.number))
+        self._channel_bytes += size
+        self._tasks.spawn(self._serve(channel, ends, size))
+
+    def _permit(self, endpoint: str) -> Context:
+        """Where a call comes from.
+
+        Raises:
+            Failure: Its client may not make it.
+        """
+        assert self._context is not None
+        client, permission = self._context.client, needed(endpoint)
+        if permission not in client.permissions:
+            raise Failure(
+                f"The API token {client.identifier} does not allow {permission!r}",
+                f"{endpoint} takes that permission",
+                "Add it to the token's line in the server's file of tokens",
+                data={"code": "permissionDenied", "permission": permission},
+            )
+        return self._context
 
     async def _answer(self, call: Call, size: int) -> None:
         """Run one call when its turn comes."""
@@ -193,9 +251,9 @@ class Peer:
         try:
             if self._service.before is not None:
                 await self._service.before(row, call.parameter)
-            assert self._context is not None
+            context = self._permit(row.name)
             handler = CALLS[row.namespace, row.name]
-            value = await handler(self._context, call.parameter)
+            value = await handler(context, call.parameter)
             if value is not ABSENT:
                 value = unstructure(value)
             reply = self._protocol.result(number, value)
@@ -204,18 +262,20 @@ class Peer:
         if reply is not None:
             await self._send(reply)
 
-    async def _serve(self, channel: Channel, ends: Ends) -> None:
+    async def _serve(self, channel: Channel, ends: Ends, size: int) -> None:
         """Run one channel and send its end."""
         number, row = channel.number, channel.endpoint
         try:
             if self._service.before is not None:
                 await self._service.before(row, channel.parameter)
-            assert self._context is not None
+            context = self._permit(row.name)
             handler = CHANNELS[row.namespace, row.name]
-            await handler(self._context, channel.parameter, ends)
+            await handler(context, channel.parameter, ends)
             end = self._protocol.close(number)
         except Exception as exc:
             end = self._protocol.fail(number, error_object(exc))
+        finally:
+            self._channel_bytes -= size
         if self._ends.get(number) is ends:
             del self._ends[number]
         if end is not None:

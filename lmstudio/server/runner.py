@@ -17,16 +17,24 @@ import uvicorn
 from .. import paths
 from ..wire.ports import DEFAULT_PORT
 from .app import App
+from .downloads import Downloads
 from .engine import Engine
-from .ports import listen, listen_for_discovery, reachable
+from .limits import Limits
+from .ports import (
+    bound_address,
+    is_loopback,
+    listen,
+    listen_for_discovery,
+    reachable,
+)
 from .presets import PresetFolder
 from .service import Service
 from .store import Store
+from .tokens import Tokens, chosen
+from .web import HttpConnection, SocketConnection
 
 log = logging.getLogger(__name__)
 
-#: Bytes in one frame, as the application has it. Source: docs/wire/messages.md.
-LARGEST_FRAME = 100 * 1024 * 1024
 #: How long connections and models may take to end, seconds each.
 CLOSING = 1.5
 
@@ -38,6 +46,7 @@ class Server:
         host: Where it listens.
         port: The port.
         url: For clients: ``ws://<host>:<port>``.
+        tokens: The API tokens that it accepts, None when it asks for none.
     """
 
     def __init__(
@@ -45,7 +54,14 @@ class Server:
         socks: Sequence[socket.socket],
         service_of: Callable[[], Service],
         cors: bool,
+        *,
+        tokens: Tokens | None = None,
+        hosts: Sequence[str] | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        self.tokens = tokens
+        self._hosts = hosts
+        self._limits = limits or Limits()
         self.host, self.port = socks[0].getsockname()[:2]
         name = reachable(self.host)
         name = f"[{name}]" if ":" in name else name
@@ -107,14 +123,14 @@ class Server:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         service = self._service_of()
-        app = App(service, cors=self._cors)
+        app = App(service, cors=self._cors, hosts=self._hosts, limits=self._limits)
         config = uvicorn.Config(
             app,
             lifespan="off",
             loop="asyncio",
-            http="h11",
-            ws="websockets-sansio",
-            ws_max_size=LARGEST_FRAME,
+            http=HttpConnection,
+            ws=SocketConnection,
+            ws_max_size=self._limits.message_bytes,
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,
             ws_per_message_deflate=False,
@@ -178,6 +194,10 @@ def serve(
     port: int = DEFAULT_PORT,
     *,
     cors: bool = False,
+    api_token: str | Sequence[str] | bool | None = None,
+    tokens_file: str | os.PathLike[str] | None = None,
+    hosts: Sequence[str] = (),
+    limits: Limits | None = None,
     discoverable: bool = False,
     models_dir: str | os.PathLike[str] | None = None,
     presets_dir: str | os.PathLike[str] | None = None,
@@ -190,6 +210,14 @@ def serve(
         host: An address of this machine; the default is reached only from it.
         port: 0 takes a free one, see `Server.port`.
         cors: Let web pages of any origin in.
+        api_token: A token (or several) that clients must have; True takes those of
+            the tokens file, and makes one up if there is none; False asks for none.
+            None is False where only this machine reaches the server, else True.
+        tokens_file: Where the tokens are; by default in the application's folder.
+        hosts: Names under which clients reach a server that listens on loopback only,
+            besides addresses and ``localhost``. Others are refused: a web page may
+            have pointed them here.
+        limits: How much clients may ask for.
         discoverable: Listen on one of the loopback ports as well where the official
             SDKs look for a server, if one is free.
         models_dir: The folder of the models, by default the application's own.
@@ -200,23 +228,39 @@ def serve(
 
     Raises:
         PortUnavailable: The port is taken, or the host is not this machine.
+        LMStudioValueError: `api_token` has another form than a token has.
+        TokensUnusable: The tokens file can't be read or written.
     """
+    is_open = not is_loopback(bound_address(host))
+    file = Path(tokens_file) if tokens_file is not None else None
+    tokens = chosen(api_token, is_open=is_open, file=file)
     folder = Path(models_dir) if models_dir is not None else paths.models()
     presets = Path(presets_dir) if presets_dir is not None else paths.presets()
 
     def service() -> Service:
+        store = Store(folder)
         return Service(
-            Store(folder),
+            store,
             engine if engine is not None else _llama_cpp(),
             shutdown=shutdown,
             presets=PresetFolder(presets),
+            downloads=Downloads(store, folder),
+            tokens=tokens,
         )
 
     socks = [listen(host, port)]
     found_at = listen_for_discovery() if discoverable else None
     if found_at is not None:
         socks.append(found_at)
-    return Server(socks, service, cors)
+    return Server(
+        socks,
+        service,
+        cors,
+        tokens=tokens,
+        # A page that may come in anyway needs no other name for this machine.
+        hosts=None if is_open or cors else hosts,
+        limits=limits,
+    )
 
 
 def _llama_cpp() -> Engine:

@@ -11,6 +11,7 @@ from ..wire.common import KVConfig
 from ..wire.endpoints import Endpoint
 from ..wire.llm import History, TemplateOptions
 from .clients import Client, Clients
+from .downloads import Downloads
 from .engine import Engine, ModelFile
 from .files import Files
 from .gguf import control_tokens
@@ -18,6 +19,7 @@ from .instances import Instance
 from .logs import Logs
 from .presets import FixedPresets, Presets
 from .registry import Models, Registry
+from .tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class Service:
 
     Args:
         control_tokens_of: Reads from a model's file what text of users must not say.
+        tokens: Who may connect, None for everyone.
 
     Attributes:
         registry: Models in memory.
@@ -103,6 +106,7 @@ class Service:
         files: What they have uploaded.
         logs: Tells those who watch the server what it does.
         presets: Named settings.
+        downloads: Models on their way to the disk; None where there is no such disk.
         predict: Starts predictions.
         format_prompt: Makes prompts out of histories.
         shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
@@ -120,12 +124,15 @@ class Service:
         control_tokens_of: Callable[[ModelFile], Sequence[str]] = _control_tokens,
         shutdown: Callable[[], None] | None = None,
         presets: Presets | None = None,
+        downloads: Downloads | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.registry = Registry(models, engine, control_tokens_of)
-        self.clients = Clients(self._released)
+        self.clients = Clients(self._released, tokens)
         self.files = Files()
         self.logs = Logs()
         self.presets: Presets = presets or FixedPresets()
+        self.downloads = downloads
         self.predict: Predict = predict or _predict
         self.format_prompt: FormatPrompt = format_prompt or _format_prompt
         self.shutdown = shutdown
@@ -133,7 +140,9 @@ class Service:
         self.observe: Callable[[str, Any], None] | None = None
 
     async def close(self) -> None:
-        """Unload everything. Safe to repeat."""
+        """Stop downloads, unload everything. Safe to repeat."""
+        if self.downloads is not None:
+            await self.downloads.close()
         await self.registry.close()
 
     def _released(self, client: Client) -> None:

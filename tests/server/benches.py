@@ -26,11 +26,11 @@ STACK = {"layers": []}
 class Socket:
     """A peer without a socket: what it sends is a queue."""
 
-    def __init__(self, service, namespace="llm"):
+    def __init__(self, service, namespace="llm", **options):
         self.sent = asyncio.Queue()
         self.is_closed = False
         self.numbers = 0
-        self.peer = Peer(namespace, service, self.put, self.close)
+        self.peer = Peer(namespace, service, self.put, self.close, **options)
         self.peer.start()
 
     async def put(self, text):

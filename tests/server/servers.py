@@ -9,6 +9,7 @@ from typing import Any
 from lmstudio.server.ports import listen
 from lmstudio.server.runner import Server
 from lmstudio.server.service import Service
+from lmstudio.server.tokens import Tokens, read_token
 from lmstudio.testing.engine import (
     ScriptedEngine,
     ScriptedModels,
@@ -30,7 +31,13 @@ class Scripted:
         services: The service, once the server has made it.
     """
 
-    def __init__(self, cors: bool, shutdown: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        cors: bool,
+        shutdown: Callable[[], None] | None,
+        tokens: Tokens | None,
+        **options: Any,
+    ) -> None:
         self.scripts = Scripts()
         self.engine = ScriptedEngine(self.scripts)
         self.services: list[Service] = []
@@ -45,11 +52,13 @@ class Scripted:
                 predict=predict,
                 control_tokens_of=lambda _: (),
                 shutdown=shutdown,
+                tokens=tokens,
             )
             self.services.append(made)
             return made
 
-        self.server = Server([listen("127.0.0.1", 0)], service, cors)
+        socks = [listen("127.0.0.1", 0)]
+        self.server = Server(socks, service, cors, tokens=tokens, **options)
         self.url = self.server.url
         self.http = self.url.replace("ws:", "http:")
 
@@ -60,9 +69,22 @@ class Scripted:
 
 @contextlib.contextmanager
 def scripted_server(
-    cors: bool = False, shutdown: Callable[[], None] | None = None
+    cors: bool = False,
+    shutdown: Callable[[], None] | None = None,
+    *,
+    api_token: str | None = None,
+    tokens: Tokens | None = None,
+    **options: Any,
 ) -> Iterator[Scripted]:
-    """A server that is closed at the end."""
-    scripted = Scripted(cors, shutdown)
+    """A server that is closed at the end.
+
+    Args:
+        api_token: The only token that it accepts.
+        tokens: What it accepts, likewise.
+        options: Of `Server`.
+    """
+    if api_token is not None:
+        tokens = Tokens([read_token(api_token)])
+    scripted = Scripted(cors, shutdown, tokens, **options)
     with scripted.server:
         yield scripted

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from lmstudio.server.app import is_foreign
+from lmstudio.server.origins import is_foreign
 from lmstudio.server.service import NAMESPACES
 from lmstudio.testing.script import AWAIT_CANCEL, Await
 from rawclient import prediction, raw_client, texts

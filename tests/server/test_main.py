@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 
+import lmstudio
 from lmstudio.server.ports import listen
 from rawclient import raw_client
 
@@ -88,7 +89,8 @@ def test_a_home_that_cannot_be_written(tmp_path):
     """Without the info file it serves all the same, and warns of that."""
     home = tmp_path / "home"
     home.write_text("not a folder")
-    with start(home, "--port", "0", "--bind", "0.0.0.0") as process:
+    where = ("--port", "0", "--bind", "0.0.0.0", "--no-api-token")
+    with start(home, *where) as process:
         url = process.stdout.readline().split()[-1]
         with raw_client(url, "system") as client:
             assert "rpcError" == client.call("requestShutdown")["type"]
@@ -97,3 +99,36 @@ def test_a_home_that_cannot_be_written(tmp_path):
     assert 0 == process.returncode, errors
     assert "everyone who reaches" in errors
     assert "won't find it" in errors
+
+
+@pytest.mark.slow
+def test_open_to_the_network_it_asks_for_a_token(tmp_path):
+    """Where others reach it a token is made up, kept to its owner, and not printed."""
+    with start(tmp_path, "--port", "0", "--bind", "0.0.0.0") as process:
+        url = process.stdout.readline().split()[-1]
+        file = tmp_path / ".internal" / "api-tokens"
+        token = file.read_text().strip()
+        if os.name == "posix":
+            assert 0o600 == file.stat().st_mode & 0o777
+        with (
+            pytest.raises(lmstudio.LMStudioAuthenticationError, match="API tokens"),
+            lmstudio.LMStudioClient(url) as client,
+        ):
+            client.llm.list_loaded()
+        with lmstudio.LMStudioClient(url, api_token=token) as client:
+            assert [] == client.llm.list_loaded()
+        process.terminate()
+        output, errors = process.communicate(timeout=5)
+    assert 0 == process.returncode, errors
+    assert str(file) in errors
+    assert token.rpartition(":")[2] not in output + errors
+
+
+@pytest.mark.slow
+def test_a_token_of_another_form(tmp_path):
+    """A token that can't be one is an error before anything starts, not shown."""
+    with start(tmp_path, "--port", "0", "--api-token", "hunter2") as process:
+        output, errors = process.communicate(timeout=10)
+    assert (1, "") == (process.returncode, output)
+    assert errors.startswith("error: an API token has the form sk-lm-")
+    assert "hunter2" not in errors

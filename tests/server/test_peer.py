@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from lmstudio.server import calls, channels, peer
+from lmstudio.server import calls, channels
+from lmstudio.server.limits import Limits
 from lmstudio.server.peer import RUNNING, encoded
 from lmstudio.testing.script import NEVER, Await
 from lmstudio.wire.endpoints import ENDPOINTS
@@ -36,12 +37,11 @@ async def test_sockets_with_one_passkey_are_one_client(bench):
     assert 2 == len(bench.service.clients)
 
 
-def test_who_does_not_authenticate_is_turned_away(monkeypatch):
+def test_who_does_not_authenticate_is_turned_away():
     """Without a valid auth packet in time the client is refused and cut off."""
-    monkeypatch.setattr(peer, "AUTHENTICATION_TIME", 0.0)
 
     async def main():
-        socket = Socket(Bench().service)
+        socket = Socket(Bench().service, limits=Limits(authentication_time=0.0))
         await socket.say({"type": "rpcCall", "endpoint": "listLoaded", "callId": 1})
         refusal = {"success": False, "error": "Authentication took too long"}
         assert refusal == await socket.sent.get()

@@ -1,0 +1,72 @@
+"""How much one client may ask of a server, and what the log says of those refused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import attrs
+
+log = logging.getLogger(__name__)
+
+#: Seconds in which one kind of refusal is logged once.
+_QUIET = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a server takes from its clients. The defaults suit one machine's users.
+
+    Attributes:
+        message_bytes: Bytes in one websocket message; a larger one ends its socket.
+            The application has the same figure. Source: docs/wire/messages.md.
+        body_bytes: Bytes in the body of an HTTP request.
+        connections: Open connections, over all clients.
+        connections_per_address: Open connections from one address; all programs of
+            one machine share it.
+        channels: Open channels on one socket.
+        channel_bytes: Bytes in what opened the channels of one socket that are open.
+        authentication_time: Seconds for a socket to say who it is.
+        header_time: Seconds for the head of an HTTP request.
+        body_time: Seconds for its body.
+    """
+
+    message_bytes: int = 100 * 1024 * 1024
+    body_bytes: int = 100 * 1024 * 1024
+    connections: int = 800
+    connections_per_address: int = 400
+    channels: int = 1024
+    channel_bytes: int = 256 * 1024 * 1024
+    authentication_time: float = 10.0
+    header_time: float = 10.0
+    body_time: float = 120.0
+
+
+class Refusals:
+    """Logs what is refused: of each kind one line in `_QUIET` seconds, and how many.
+
+    Args:
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._more: dict[str, int] = {}
+
+    def add(self, kind: str, text: str) -> None:
+        """Log one refusal, unless one of its kind was just logged.
+
+        Args:
+            kind: One of few: it is remembered.
+            text: What the log says.
+        """
+        now = self._clock()
+        last = self._last.get(kind)
+        if last is not None and now - last < _QUIET:
+            self._more[kind] = self._more.get(kind, 0) + 1
+            return
+        more = self._more.pop(kind, 0)
+        self._last[kind] = now
+        log.warning("%s%s", text, f" (and {more} more like it)" if more else "")

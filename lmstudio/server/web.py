@@ -1,0 +1,115 @@
+"""Connections of the web server that keep to the limits before there is a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import (
+    WebSocketsSansIOProtocol,
+)
+
+from .app import App
+
+
+class HttpConnection(H11Protocol):
+    """Counts connections, and gives the head of a request so much time."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Refuse it, or wait for the head of its request."""
+        super().connection_made(transport)
+        limits = self._app.limits
+        theirs = _address(self)
+        same = sum(_address(other) == theirs for other in self.connections)
+        if len(self.connections) > limits.connections:
+            self._refuse(503, "connections", f"{limits.connections} are open")
+        elif same > limits.connections_per_address:
+            most = limits.connections_per_address
+            self._refuse(503, "address", f"{most} are open from {theirs}")
+        else:
+            self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Watch how far the head of a request has come."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.transport.get_protocol() is not self:  # it became a websocket
+            self._head_came()
+        elif self.conn.their_state is h11.IDLE:
+            self._expect_head()
+        else:
+            self._head_came()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    @property
+    def _app(self) -> App:
+        app: App = self.config.app  # type: ignore[assignment]  # runner gives no other
+        return app
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            limit = self._app.limits.header_time
+            self._head_timer = self.loop.call_later(limit, self._too_late)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_late(self) -> None:
+        self._head_timer = None
+        limit = self._app.limits.header_time
+        self._refuse(408, "head", f"no request came within {limit:g} seconds")
+
+    def _refuse(self, status: int, kind: str, problem: str) -> None:
+        """Answer before there is a request, and close."""
+        theirs = _address(self)
+        text = f"refused a connection from {theirs}: {problem}"
+        self._app.refusals.add(kind, text)
+        body = f"{problem[0].upper()}{problem[1:]}\n".encode()
+        head = (
+            f"HTTP/1.1 {status} {_PHRASES[status]}\r\n"
+            "content-type: text/plain; charset=utf-8\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+class SocketConnection(WebSocketsSansIOProtocol):
+    """Logs why a websocket was ended that broke the rules below the messages."""
+
+    def handle_parser_exception(self) -> None:
+        """Log the broken rule; the close says it to the client."""
+        app: App = self.config.app  # type: ignore[assignment]  # runner gives no other
+        problem = self.conn.parser_exc
+        text = f"closed a websocket from {_address(self)}: {problem}"
+        app.refusals.add("websocket", text)
+        super().handle_parser_exception()
+
+    def keepalive_timeout(self) -> None:
+        """Log that the client is gone, and let go of it."""
+        app: App = self.config.app  # type: ignore[assignment]  # runner gives no other
+        text = f"closed a websocket from {_address(self)}: no answer to a ping"
+        app.refusals.add("ping", text)
+        super().keepalive_timeout()
+        # What it did not read would keep the connection open for good.
+        self.transport.abort()
+
+
+_PHRASES = {408: "Request Timeout", 503: "Service Unavailable"}
+
+
+def _address(connection: Any) -> str:
+    """Where a connection comes from."""
+    client = connection.client
+    return str(client[0]) if client else ""
