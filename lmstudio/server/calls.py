@@ -13,6 +13,7 @@ from .._version import __version__
 from ..protocol.server import ABSENT
 from ..wire import common, embedding, files, llm, system
 from ..wire.config import collapse
+from . import repository
 from .clients import Client
 from .engine import BadRequest, EngineError
 from .failures import Failure
@@ -119,11 +120,28 @@ async def _apply_template(context: Context, parameter: llm.ApplyTemplate) -> Any
     own = common.KVLayer(layer_name="instance", config=instance.operation)
     layers = [own, *parameter.prediction_config_stack.layers]
     config = collapse(common.KVStack(layers=layers))
+    history = _without_documents(parameter.history)
     with context.service.registry.use(instance):
         text = await context.service.format_prompt(
-            instance, parameter.history, config, parameter.opts
+            instance, history, config, parameter.opts
         )
     return llm.Formatted(formatted=text)
+
+
+def _without_documents(history: llm.History) -> llm.History:
+    """Leave out files that are no images: no template has a place for them.
+
+    Official test suites format histories with such files, though no model takes them.
+    """
+
+    def stays(part: llm.Part) -> bool:
+        return part.type != "file" or part.file_type == "image"
+
+    messages = [
+        attrs.evolve(message, content=[part for part in message.content if stays(part)])
+        for message in history.messages
+    ]
+    return attrs.evolve(history, messages=messages)
 
 
 async def _embed(context: Context, parameter: embedding.EmbedString) -> Any:
@@ -194,4 +212,5 @@ CALLS: dict[tuple[str, str], Handler] = {
     ("system", "version"): _version,
     ("system", "info"): _info,
     ("system", "requestShutdown"): _request_shutdown,
+    **repository.CALLS,
 }

@@ -65,6 +65,35 @@ async def test_calls_about_a_model(bench):
     assert [] == (await socket.call("listLoaded"))["result"]
 
 
+@on_a_bench
+async def test_a_template_leaves_documents_out(bench):
+    """Text and images are formatted; other files have no place in a template."""
+    await bench.socket.load()
+    asked = []
+
+    async def format_prompt(instance, history, config, options):
+        asked.append([[part.type for part in m.content] for m in history.messages])
+        return "formatted"
+
+    bench.service.format_prompt = format_prompt
+    file = {"type": "file", "name": "a", "identifier": "a", "sizeBytes": 1}
+    text = {"type": "text", "text": "hi"}
+    contents = [
+        [{**file, "fileType": "text/plain"}],
+        [text, {**file, "fileType": "image"}, {**file, "fileType": "unknown"}],
+    ]
+    parameter = {
+        "specifier": query(),
+        "history": {"messages": [{"role": "user", "content": c} for c in contents]},
+        "predictionConfigStack": STACK,
+        "opts": {},
+    }
+    answer = await bench.socket.call("applyPromptTemplate", parameter)
+
+    assert {"formatted": "formatted"} == answer["result"]
+    assert [[[], ["text", "file"]]] == asked
+
+
 @pytest.mark.parametrize("endpoint", ["getModelInfo", "getInstanceProcessingState"])
 @on_a_bench
 async def test_what_is_not_found_is_left_out_or_raised(bench, endpoint):
