@@ -1,11 +1,14 @@
 """LM Studio for synchronous Python: local language models without asyncio."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from ._version import __version__
 
+# The module `typing` takes a twentieth of the time in which `lms --help` is done.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .act import ActRun
     from .actresult import ActResult, PredictionRoundResult, RoundFragment
     from .batch import Batch
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         LMStudioClientError,
         LMStudioConnectionError,
         LMStudioContextOverflowError,
+        LMStudioDownloadError,
         LMStudioError,
         LMStudioFileTooLargeError,
         LMStudioModelCrashedError,
@@ -52,12 +56,15 @@ if TYPE_CHECKING:
     from .functions import ToolFunctionDef
     from .models import LLM, EmbeddingModel
     from .prediction import Prediction
+    from .repository import AvailableModel, ModelDownloadOption
     from .result import Fragment, PredictionResult
     from .signals import Signal
     from .toolcalls import ToolCall
     from .wire.common import InstanceInfo, ModelInfo
     from .wire.files import FileHandle
     from .wire.llm import PredictionStats, ToolCallRequest
+    from .wire.repository import DownloadProgress
+    from .wire.usage import ResourcesUsage
 
     Client = LMStudioClient
 
@@ -65,9 +72,11 @@ __all__ = [
     "LLM",
     "ActResult",
     "ActRun",
+    "AvailableModel",
     "Batch",
     "Chat",
     "Client",
+    "DownloadProgress",
     "EmbeddingModel",
     "FileHandle",
     "Fragment",
@@ -79,6 +88,7 @@ __all__ = [
     "LMStudioClientError",
     "LMStudioConnectionError",
     "LMStudioContextOverflowError",
+    "LMStudioDownloadError",
     "LMStudioError",
     "LMStudioFileTooLargeError",
     "LMStudioModelCrashedError",
@@ -100,11 +110,13 @@ __all__ = [
     "LMStudioWebsocketError",
     "LogEntry",
     "LogStream",
+    "ModelDownloadOption",
     "ModelInfo",
     "Prediction",
     "PredictionResult",
     "PredictionRoundResult",
     "PredictionStats",
+    "ResourcesUsage",
     "RoundFragment",
     "Signal",
     "ToolCall",
@@ -152,6 +164,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "LMStudioClientError",
         "LMStudioConnectionError",
         "LMStudioContextOverflowError",
+        "LMStudioDownloadError",
         "LMStudioError",
         "LMStudioFileTooLargeError",
         "LMStudioModelCrashedError",
@@ -178,6 +191,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "LLM",
     ),
     "prediction": ("Prediction",),
+    "repository": (
+        "AvailableModel",
+        "ModelDownloadOption",
+    ),
     "result": (
         "Fragment",
         "PredictionResult",
@@ -193,11 +210,15 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "PredictionStats",
         "ToolCallRequest",
     ),
+    "wire.repository": ("DownloadProgress",),
+    "wire.usage": ("ResourcesUsage",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name == "Client":
         name = "LMStudioClient"
     # Not `from . import ...`: that would ask here for the module.

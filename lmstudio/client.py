@@ -22,6 +22,7 @@ from .images import Files
 from .models import LLM, EmbeddingModel
 from .ownership import Owned
 from .progress import Progress, checked_progress
+from .repository import Repository
 from .session import Session, credentials
 from .wire.common import ModelInfo
 from .wire.files import FileHandle
@@ -36,6 +37,7 @@ class LMStudioClient:
         llm: Text models: load, get, list, unload.
         embedding: The same for embedding models.
         files: Images for messages.
+        repository: Models that the server can download.
         diagnostics: What the server does.
         system: The server as a whole: models on its disk, its version.
     """
@@ -94,6 +96,7 @@ class LMStudioClient:
         self.llm = LLMs(*shared)
         self.embedding = EmbeddingModels(*shared)
         self.files = Files(self._session, call_time)
+        self.repository = Repository(self._session, call_time, progress)
         self.diagnostics = Diagnostics(self._session)
         self.system = System(self._session, call_time)
         # The session lives as long as the client, a handle or a prediction of it

@@ -21,6 +21,7 @@ from .result import Fragment
 from .wire.common import ErrorData, InstanceInfo, ModelInfo, ModelQuery, ModelSpecifier
 from .wire.files import FileHandle
 from .wire.llm import History, Message, Part, PredictionStats
+from .wire.repository import DownloadProgress
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -44,6 +45,9 @@ __all__ = [
     "ChatHistoryDataDict",
     "DictObject",
     "DictSchema",
+    "DownloadFinalizedCallback",
+    "DownloadProgressCallback",
+    "DownloadProgressUpdate",
     "DownloadedEmbeddingModel",
     "DownloadedLlm",
     "EmbeddingLoadModelConfig",
@@ -114,6 +118,8 @@ ChatHistoryData = History
 ToolDefinition = ToolLike
 #: Same as `ErrorData`: an error as it travels.
 SerializedLMSExtendedError = ErrorData
+#: Same as `DownloadProgress`.
+DownloadProgressUpdate = DownloadProgress
 
 DictObject = Mapping[str, Any]
 DictSchema = dict[str, Any]
@@ -129,6 +135,8 @@ PredictionFirstTokenCallback = Callable[[], Any]
 PredictionFragmentCallback = Callable[[Fragment], Any]
 PredictionMessageCallback = Callable[[Message], Any]
 PromptProcessingCallback = Callable[[float], Any]
+DownloadProgressCallback = Callable[[DownloadProgress], Any]
+DownloadFinalizedCallback = Callable[[], Any]
 
 #: Options of predictions: makes a mapping for ``config=``.
 LlmPredictionConfig = PredictionOptions

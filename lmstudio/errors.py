@@ -215,6 +215,15 @@ class LMStudioFileTooLargeError(LMStudioServerError, ValueError):
     """A file is larger than the server takes, alone or with the client's others."""
 
 
+class LMStudioDownloadError(LMStudioServerError):
+    """A model could not be downloaded; its `code` says why.
+
+    The codes begin with ``hub.`` (``offline``, ``unauthorized``, ``forbidden``,
+    ``rateLimited``, ``failed``, ``badName``) or ``download.`` (``noSpace``,
+    ``mismatch``, ``disk``, ``notLoadable``, ``cancelled``).
+    """
+
+
 class LMStudioToolError(LMStudioPredictionError):
     """A call that the model asked for can't be answered.
 
@@ -317,6 +326,19 @@ CODES: dict[str, type[LMStudioServerError]] = {
     "engine.modelCrashed": LMStudioModelCrashedError,
     "engine.contextOverflow": LMStudioContextOverflowError,
     "files.tooLarge": LMStudioFileTooLargeError,
+    "hub.notFound": LMStudioModelNotFoundError,
+    "hub.noModel": LMStudioModelNotFoundError,
+    "hub.offline": LMStudioDownloadError,
+    "hub.unauthorized": LMStudioDownloadError,
+    "hub.forbidden": LMStudioDownloadError,
+    "hub.rateLimited": LMStudioDownloadError,
+    "hub.failed": LMStudioDownloadError,
+    "hub.badName": LMStudioDownloadError,
+    "download.noSpace": LMStudioDownloadError,
+    "download.mismatch": LMStudioDownloadError,
+    "download.disk": LMStudioDownloadError,
+    "download.notLoadable": LMStudioDownloadError,
+    "download.cancelled": LMStudioDownloadError,
     "llm.specificModelUnloaded": LMStudioModelNotFoundError,
     "llm.noModelMatchingQuery": LMStudioModelNotFoundError,
     "llm.pathNotFound": LMStudioModelNotFoundError,

@@ -11,6 +11,7 @@ from ..wire import common, diagnostics, llm
 from ..wire.common import KVConfig, KVLayer, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
+from . import repository
 from .calls import Context
 from .engine import BadRequest
 from .failures import Failure
@@ -306,4 +307,5 @@ CHANNELS: dict[tuple[str, str], Handler] = {
     ("llm", "completeRawText"): _complete,
     ("system", "alive"): _alive,
     ("diagnostics", "streamLogs"): _stream_logs,
+    **repository.CHANNELS,
 }

@@ -98,41 +98,61 @@ def _models(of: str) -> tuple[Endpoint, ...]:
     )
 
 
+_DOWNLOAD_PACKETS = ("downloadProgress", "startFinalizing", "success")
+_PLAN_PACKETS = ("planUpdated", "planReady", *_DOWNLOAD_PACKETS)
+
+#: Calls of ``repository`` that our server always answers alike or refuses, with the
+#: type of the reply. Nobody looks at their parameters.
+_ALIKE = {
+    "getModelCatalog": dict,
+    "fuzzyFindStaffPicks": dict,
+    "getWritableArtifactOwners": dict,
+    "getLocalArtifactFiles": dict,
+    "getAuthenticationStatus": dict,
+    "isAuthenticated": dict,
+    "lmLinkStatus": dict,
+    "deauthenticate": None,
+    "loginWithPreAuthenticatedKeys": None,
+    "loginAsComputeDevice": None,
+    "lmLinkSetDisabled": None,
+    "lmLinkUpdateDeviceName": None,
+    "lmLinkSetPreferredDevice": None,
+    "installPluginDependencies": None,
+    "installLocalPlugin": None,
+}
+#: Channels of ``repository`` that our server refuses: packets both ways.
+_REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "downloadArtifact": (_DOWNLOAD_PACKETS, ("cancel",)),
+    "createArtifactDownloadPlan": (_PLAN_PACKETS, ("cancel", "commit")),
+    "createDownloadPlan": (
+        _PLAN_PACKETS,
+        ("setSelectedDownloadOptionIndex", "commit", "cancelDownload", "cancelPlan"),
+    ),
+    "pushArtifact": (("message",), ()),
+    "ensureAuthenticated": (("authenticationUrl", "authenticated"), ()),
+}
+
+
 def _about_hub() -> tuple[Endpoint, ...]:
     """The rows of ``repository``."""
     of, hub = "repository", repository
-    ends = ("downloadProgress", "startFinalizing", "success")
-    refused = ("cancel", "commit", "cancelDownload", "cancelPlan")
+    options = hub.GetDownloadOptions, hub.DownloadOptions
     return (
         _read(of, "searchModels", hub.SearchModels, hub.SearchResults),
-        _read(
-            of, "getModelDownloadOptions", hub.GetDownloadOptions, hub.DownloadOptions
-        ),
-        _channel(of, "downloadModel", hub.DownloadModel, ends),
+        _read(of, "getModelDownloadOptions", *options),
+        _channel(of, "downloadModel", hub.DownloadModel, _DOWNLOAD_PACKETS),
         *(
-            # What our client never asks for; official ones read the replies.
-            Endpoint(of, name, "rpc", dict, dict, True, optional=True)
-            for name in (
-                *("getModelCatalog", "fuzzyFindStaffPicks"),
-                *("getWritableArtifactOwners", "isAuthenticated"),
-                *("getAuthenticationStatus", "lmLinkStatus", "getLocalArtifactFiles"),
-            )
+            Endpoint(of, name, "rpc", dict, kind, kind is not None, optional=True)
+            for name, kind in _ALIKE.items()
         ),
         *(
-            Endpoint(of, name, "rpc", dict, optional=True)
-            for name in (
-                *("deauthenticate", "loginWithPreAuthenticatedKeys"),
-                *("loginAsComputeDevice", "lmLinkSetDisabled"),
-                *("lmLinkUpdateDeviceName", "lmLinkSetPreferredDevice"),
-                *("installPluginDependencies", "installLocalPlugin"),
+            Endpoint(
+                *(of, name, "channel", dict),
+                packets=packets,
+                requests=requests,
+                optional=True,
             )
-        ),
-        *(
-            Endpoint(of, name, "channel", dict, requests=refused, optional=True)
-            for name in (
-                *("downloadArtifact", "createArtifactDownloadPlan"),
-                *("createDownloadPlan", "pushArtifact", "ensureAuthenticated"),
-            )
+            for name, (packets, requests) in _REFUSED.items()
         ),
     )
 

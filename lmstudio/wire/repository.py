@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from .model import model
 
+#: Formats of models. Source: docs/wire/repository.md.
+FORMATS = (
+    *("gguf", "safetensors", "onnx", "ggml", "mlx_placeholder", "torch_safetensors"),
+    *("pte", "yuzu"),
+)
+
 
 @model(kw_only=True)
 class SearchOptions:
