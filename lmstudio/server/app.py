@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from . import rest
 from .calls import version
 from .guard import Guard
 from .limits import Limits, Refusals
@@ -72,6 +73,7 @@ class App:
             routes=[
                 Route("/lmstudio-greeting", _greeting),
                 Route("/lms-status", _status),
+                *rest.routes(service),
                 *(WebSocketRoute(f"/{n}", _Socket(self, n)) for n in NAMESPACES),
                 WebSocketRoute("/{path:path}", _nowhere),
             ],

@@ -1,0 +1,7 @@
+"""Plain HTTP for programs that speak OpenAI's protocol, or LM Studio's own."""
+
+from __future__ import annotations
+
+from .routes import routes
+
+__all__ = ["routes"]

@@ -1,0 +1,259 @@
+"""One request over plain HTTP and its answer; nothing else here knows ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import attrs
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from ...errors import shown
+from ..peer import encoded
+from .errors import RestError, refusal
+
+log = logging.getLogger(__name__)
+
+#: Bodies of more bytes are parsed on a thread: others wait meanwhile.
+QUICK_BODY = 1024 * 1024
+#: How long the last words to a client may take when the server ends, seconds.
+LAST_WORDS = 0.2
+
+
+@attrs.frozen(kw_only=True)
+class Style:
+    """How the answers of an endpoint look.
+
+    Attributes:
+        is_named: The events of its streams have names.
+        is_native: Its errors have LM Studio's own types.
+    """
+
+    is_named: bool = False
+    is_native: bool = False
+
+
+OPENAI = Style()
+EVENTS = Style(is_named=True)
+NATIVE = Style(is_named=True, is_native=True)
+
+
+class Exchange:
+    """One request, and its answer as it is sent.
+
+    Attributes:
+        request_id: Names the request in logs; clients get it as ``x-request-id``.
+        style: How errors look.
+        params: What the path says, by name.
+        is_started: Whether a part of the answer is out, and so its status.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, style: Style = OPENAI
+    ) -> None:
+        self.style = style
+        self.request_id = f"req_{secrets.token_hex(12)}"
+        self.params: Mapping[str, str] = scope.get("path_params", {})
+        self.headers = Headers(scope=scope)
+        self.is_started = False
+        self._is_ended = False
+        self._receive = receive
+        self._send = send
+
+    async def body(self) -> dict[str, Any]:
+        """Read the body, which is a JSON object.
+
+        How large it may be and how slowly it may come is watched in front of us.
+
+        Raises:
+            RestError: It is something else.
+            Gone: The client has hung up before its end.
+        """
+        self._check_kind()
+        data = await self._read()
+        try:
+            if len(data) > QUICK_BODY:
+                parsed = await asyncio.to_thread(json.loads, data)
+            else:
+                parsed = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            why = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+            raise RestError(
+                f"The body is no JSON: {why}", code="invalid_json"
+            ) from None
+        if not isinstance(parsed, dict):
+            raise RestError(
+                f"The body must be a JSON object, not {shown(parsed)}",
+                code="invalid_json",
+            )
+        return parsed
+
+    async def gone(self) -> None:
+        """Wait until the client has hung up."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def reply(self, value: Any, status: int = 200) -> None:
+        """Send the whole answer as JSON."""
+        data = encoded(value).encode()
+        length = (b"content-length", str(len(data)).encode())
+        await self._start(status, b"application/json", length)
+        await self._say(data, more=False)
+
+    async def event(self, data: Any, name: str | None = None) -> None:
+        """Send one event of a stream; the first one starts the answer.
+
+        It waits while the client reads slower than we write.
+        """
+        head = f"event: {name}\n" if name is not None else ""
+        text = data if isinstance(data, str) else encoded(data)
+        await self._stream(f"{head}data: {text}\n\n")
+
+    async def keep_alive(self) -> None:
+        """Send a line that says nothing: clients give up on a silent server."""
+        await self._stream(": waiting\n\n")
+
+    async def end(self) -> None:
+        """End a stream."""
+        await self._say(b"", more=False)
+
+    async def fail(self, exc: BaseException) -> None:
+        """Tell of an error: by the status, or at the end of what is out already."""
+        if self._is_ended:
+            return
+        error = refusal(exc)
+        if error.status >= 500:
+            log.warning("%s failed: %s", self.request_id, error)
+        body = error.body(is_native=self.style.is_native)
+        if not self.is_started:
+            await self.reply(body, error.status)
+            return
+        if self.style.is_named:
+            await self.event({"type": "error", **body}, "error")
+        else:
+            await self.event(body)
+        await self.end()
+
+    async def _stream(self, text: str) -> None:
+        if not self.is_started:
+            quiet = (b"cache-control", b"no-cache")
+            await self._start(200, b"text/event-stream; charset=utf-8", quiet)
+        await self._say(text.encode(), more=True)
+
+    async def _start(
+        self, status: int, kind: bytes, *more: tuple[bytes, bytes]
+    ) -> None:
+        self.is_started = True
+        named = (b"x-request-id", self.request_id.encode())
+        headers = [(b"content-type", kind), named, *more]
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        await self._send(start)
+
+    async def _say(self, data: bytes, *, more: bool) -> None:
+        self._is_ended = not more
+        message = {"type": "http.response.body", "body": data, "more_body": more}
+        await self._send(message)
+
+    def _check_kind(self) -> None:
+        kind = self.headers.get("content-type", "application/json")
+        name = kind.partition(";")[0].strip().lower()
+        if name != "application/json" and not name.endswith("+json"):
+            raise RestError(
+                f"The body must have the content type application/json, not {name!r}",
+                status=415,
+                code="unsupported_media_type",
+            )
+
+    async def _read(self) -> bytes:
+        parts: list[bytes] = []
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+
+class Gone(Exception):
+    """The client has hung up before it said what it wants."""
+
+
+Handler = Callable[[Exchange, dict[str, Any]], Awaitable[None]]
+
+
+class Endpoint:
+    """The ASGI application of one path.
+
+    Args:
+        methods: HTTP methods and what answers them.
+        style: How its errors look.
+    """
+
+    def __init__(self, methods: Mapping[str, Handler], style: Style = OPENAI) -> None:
+        self._methods = dict(methods)
+        if "GET" in self._methods:
+            self._methods.setdefault("HEAD", self._methods["GET"])
+        self._style = style
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, until the client hangs up."""
+        exchange = Exchange(scope, receive, send, self._style)
+        try:
+            handler = self._handler(scope)
+            asked = await exchange.body() if scope["method"] == "POST" else {}
+        except RestError as exc:
+            await exchange.fail(exc)
+            return
+        except Gone:
+            return
+        work = asyncio.ensure_future(handler(exchange, asked))
+        try:
+            await _until_gone(exchange, work)
+        except asyncio.CancelledError:
+            await self._shut(exchange, work)
+            raise
+        except Exception as exc:
+            await exchange.fail(exc)
+
+    def _handler(self, scope: Scope) -> Handler:
+        handler = self._methods.get(scope["method"])
+        if handler is None:
+            path, known = scope["path"], ", ".join(sorted(self._methods))
+            title = f"{scope['method']} {path[:200]}: there is no such endpoint"
+            if not known:
+                raise RestError(title, status=404, code="unknown_endpoint")
+            hint = f"This path takes {known}"
+            raise RestError(title, hint, status=405, code="method_not_allowed")
+        return handler
+
+    async def _shut(self, exchange: Exchange, work: asyncio.Task[None]) -> None:
+        """The server ends: stop the work, and say so."""
+        work.cancel()
+        await asyncio.wait([work])
+        error = RestError(
+            "The server is shutting down", status=503, code="shutting_down"
+        )
+        words = asyncio.ensure_future(exchange.fail(error))
+        done, _ = await asyncio.wait([words], timeout=LAST_WORDS)
+        if not done:  # a client that does not read its end
+            words.cancel()
+
+
+async def _until_gone(exchange: Exchange, work: asyncio.Task[None]) -> None:
+    """Wait for some work; it is cancelled when the client hangs up."""
+    watch = asyncio.ensure_future(exchange.gone())
+    try:
+        await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
+        if not work.cancelled():
+            work.result()
+    finally:
+        watch.cancel()
