@@ -20,6 +20,8 @@ from .wire.llm import Message, Part, ToolCallRequest
 
 #: What is behind it in a mailbox arrived after the prediction was cancelled.
 CUT = End("cut")
+#: The one key of the dict that says whose turn it is to take.
+TURN = "taker"
 
 _CALLBACKS = (
     "on_first_token",
@@ -29,6 +31,11 @@ _CALLBACKS = (
     "on_message",
 )
 _WATCHED = (*_CALLBACKS, "bar")
+
+
+def never() -> bool:
+    """Says no: for waits that nothing but an arrival ends."""
+    return False
 
 
 @attrs.frozen(kw_only=True)
@@ -65,7 +72,8 @@ class Watch:
 
     def __attrs_post_init__(self) -> None:
         for name in _CALLBACKS:
-            checked_callback(getattr(self, name), name)
+            takes = 0 if name == "on_first_token" else 1
+            checked_callback(getattr(self, name), name, takes=takes)
         checked_seconds(self.timeout, "timeout")
         checked_seconds(self.idle_timeout, "idle_timeout")
         checked_signal(self.signal)
@@ -100,16 +108,19 @@ class Arrivals:
         self._first_seen = False
         self._calls_back = True  # until a callback raised
         self._is_cut = False
-        # Wakes those who wait while another thread takes. Its lock guards _taker and
-        # is held for moments only.
+        # The thread that takes for all who wait, if any: {} or {TURN: its identifier}.
+        # Changed by single operations of the dict, which no thread can split.
+        self._turn: dict[str, int] = {}
+        # Wakes those who wait while another thread takes. Its lock guards _waiting
+        # and is held for moments only.
         self._news = threading.Condition()
-        self._taker: int | None = None  # the thread that takes, for all who wait
+        self._waiting = 0
 
     def wait_beyond(
         self,
         position: int,
         deadline: float | None = None,
-        is_over: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = never,
     ) -> bool | None:
         """Wait for more fragments than `position`.
 
@@ -126,69 +137,85 @@ class Arrivals:
             LMStudioRuntimeError: A callback waits for the end of what waits for it.
             Exception: What a callback of the user raised.
         """
-
-        def is_decided() -> bool:
-            return is_over() or self.drained or len(self.fragments) > position
-
+        fragments = self.fragments
         try:
-            while not is_decided():
+            while not (is_over() or self.drained or len(fragments) > position):
                 left = None if deadline is None else deadline - time.monotonic()
-                if not self._next(left, is_decided) and left is not None and left <= 0:
+                came = self._next(position, left, is_over)
+                if not came and left is not None and left <= 0:
                     return None
         finally:
             if self._watch.bar is not None:
                 self._watch.bar.clear()  # nobody draws it while nobody waits
-        return not is_over() and len(self.fragments) > position
+        return len(fragments) > position and not is_over()
 
-    def _next(self, left: float | None, is_decided: Callable[[], bool]) -> bool:
+    def _next(
+        self, position: int, left: float | None, is_over: Callable[[], bool]
+    ) -> bool:
         """Take one batch, or wait until another thread has; False when none came."""
-        me, is_mine = threading.get_ident(), False
+        me, turn = threading.get_ident(), self._turn
+        if turn.get(TURN) == me:
+            raise LMStudioRuntimeError(
+                "a callback of a prediction can't wait for that prediction"
+            )
         try:
-            with self._news:
-                if is_decided():  # another thread brought it meanwhile
-                    return True
-                if self._taker is None:
-                    self._taker, is_mine = me, True
-                elif self._taker == me:
-                    raise LMStudioRuntimeError(
-                        "a callback of a prediction can't wait for that prediction"
-                    )
-                else:
-                    slice_ = SLICE if left is None else max(0.0, min(SLICE, left))
-                    return self._news.wait(slice_)
-            batch = self._inbox.get(self._until(left))
+            if turn.setdefault(TURN, me) != me:
+                return self._wait_for_taker(left)
+            if is_over() or self.drained or len(self.fragments) > position:
+                return True  # another thread brought it meanwhile
+            bar = self._watch.bar
+            batch = self._inbox.get(left if bar is None else self._until(left, bar))
             if batch is not None:
                 self._take(batch)
-            elif self._watch.bar is not None:
-                self._watch.bar.tick()
+            elif bar is not None:
+                bar.tick()
             return batch is not None
         finally:
-            if is_mine:
+            if turn.get(TURN) == me:
                 self._leave()
 
-    def _until(self, left: float | None) -> float | None:
+    def _wait_for_taker(self, left: float | None) -> bool:
+        """Wait until the thread that takes has taken something; False when not."""
+        with self._news:
+            self._waiting += 1
+            try:
+                # Looked at after the count: a taker that leaves gives its turn back
+                # first and looks at the count then, so one of us sees the other.
+                if not self._turn:
+                    return True
+                return self._news.wait(
+                    SLICE if left is None else max(0.0, min(SLICE, left))
+                )
+            finally:
+                self._waiting -= 1
+
+    @staticmethod
+    def _until(left: float | None, bar: Bar) -> float | None:
         """Seconds to wait, at most until the bar wants to appear."""
-        due = self._watch.bar.due() if self._watch.bar is not None else None
+        due = bar.due()
         if due is None:
             return left
         return due if left is None else min(left, due)
 
     def take_what_is_here(self) -> None:
         """Take without waiting and without calling back, unless another is at it."""
-        with self._news:
-            if self._taker is not None:
-                return
-            self._taker = threading.get_ident()
+        me, turn = threading.get_ident(), self._turn
+        if TURN in turn:
+            return  # this very thread, perhaps
         try:
+            if turn.setdefault(TURN, me) != me:
+                return
             while (batch := self._inbox.get(0)) is not None:
                 self._take(batch, quietly=True)
         finally:
-            self._leave()
+            if turn.get(TURN) == me:
+                self._leave()
 
     def _leave(self) -> None:
-        with self._news:
-            self._taker = None
-            self._news.notify_all()
+        self._turn.clear()
+        if self._waiting:
+            with self._news:
+                self._news.notify_all()
 
     def how_far(self) -> str:
         """A few words on what has arrived, for messages."""

@@ -34,16 +34,16 @@ IN_FLIGHT = 128
 def structure(value: Any, kind: Any, where: str) -> Any:
     """Read parsed JSON as a type; see `lmstudio.wire.converter.structure`."""
     # Imported on first use: the converter's library takes a third of our import time.
-    from .wire import converter
+    from .wire.converter import structure
 
-    return converter.structure(value, kind, where)
+    return structure(value, kind, where)
 
 
 def unstructure(value: Any) -> Any:
     """The parsed JSON of a wire model."""
-    from .wire import converter
+    from .wire.converter import unstructure
 
-    return converter.unstructure(value)
+    return unstructure(value)
 
 
 def error_of(end: End, endpoint: str, address: str) -> LMStudioError | None:
@@ -270,8 +270,6 @@ class _Asked:
         try:
             if self._mailbox.request is None:
                 self.send()
-            assert self._mailbox.request is not None  # it was sent
-            address = self._mailbox.request[0].address.url
             batch = self._mailbox.get(timeout)
         except BaseException:  # Ctrl-C above all
             self.forget()
@@ -279,15 +277,22 @@ class _Asked:
         if batch is None:
             self.forget()
             raise LMStudioTimeoutError(
-                f"{self._row.name}: no answer from {address} within {timeout:g} s"
+                f"{self._row.name}: no answer from {self._address} within {timeout:g} s"
             )
         end: End = batch[-1]
-        error = error_of(end, self._row.name, address)
-        if error is not None:
+        if end.how != "result":
+            error = error_of(end, self._row.name, self._address)
+            assert error is not None  # no other end of a call is good
             raise error
         if self._row.result is None:
             return None
         return structure(end.body, self._row.result, self._row.name)
+
+    @property
+    def _address(self) -> str:
+        """The server that the request went to, for messages."""
+        request = self._mailbox.request
+        return request[0].address.url if request else self._session.known_address
 
     def forget(self) -> None:
         """Expect nothing more."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from .arguments import checked_callback, checked_seconds
-from .arrivals import CUT, Arrivals, Malformed, Watch
+from .arrivals import CUT, Arrivals, Malformed, Watch, never
 from .calls import Channel, error_of
 from .errors import (
     LMStudioChannelClosedError,
@@ -55,6 +55,10 @@ class _Inbox(Mailbox):
         self.kept: Prediction[Any] | None = None  # while it has done callbacks
 
     def put(self, batch: Batch) -> None:
+        item = batch[-1]
+        if type(item) is dict and item.get("type") == "fragment":
+            super().put(batch)  # nearly always: nothing ends with a fragment
+            return
         last = _last(batch)
         if last is not None:
             # The outcome first: whoever takes the last packet must find it there.
@@ -183,10 +187,11 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
 
         try:
             while self._wait_beyond(position, None, is_over):
-                for fragment in fragments[position:]:
+                new = fragments[position:]
+                position += len(new)
+                for fragment in new:
                     if self._stopping and ends_at_cancel:
                         return
-                    position += 1
                     yield fragment
         except KeyboardInterrupt:
             self.cancel()
@@ -239,7 +244,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         self,
         position: int,
         deadline: float | None = None,
-        is_over: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = never,
     ) -> Sequence[Fragment] | None:
         """Wait for more fragments than `position`, for who iterates in steps.
 
@@ -274,7 +279,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         self,
         position: int,
         deadline: float | None,
-        is_over: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = never,
     ) -> bool | None:
         """Wait for more fragments; stops the server when waiting goes wrong."""
         while True:

@@ -77,7 +77,9 @@ def fragment_from_wire(fields: dict[str, Any]) -> Fragment:
     get = fields.get
     count = get("tokensCount")
     made.tokens_count = 1 if count is None else count
-    made.reasoning_type = get("reasoningType") or "none"
+    kind = get("reasoningType")
+    # One text for all fragments: each message brings a copy of its own.
+    made.reasoning_type = "none" if kind == "none" else kind or "none"
     made.contains_drafted = get("containsDrafted") or False
     made.is_structural = get("isStructural") or False
     made.tokens = get("tokens")

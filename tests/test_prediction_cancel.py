@@ -166,7 +166,7 @@ def test_ctrl_c_between_two_pieces(fake, model):
 PROGRAM = """
 import threading, time
 def tell():
-    while prediction._arrivals._taker is None:  # until the main thread waits
+    while not prediction._arrivals._turn:  # until the main thread waits
         time.sleep(0.001)
     print("ready", flush=True)
 threading.Thread(target=tell).start()
