@@ -11,6 +11,8 @@ from .engine import BadRequest, LoadSettings, ModelFile
 
 #: Tokens of context when the client does not say, unless the model has fewer.
 DEFAULT_CONTEXT = 4096
+#: The same of embedding models, which compute a whole text at once.
+DEFAULT_EMBEDDING_CONTEXT = 2048
 #: The longest context that an engine can count, for models whose RoPE is stretched.
 LONGEST_CONTEXT = 2**31 - 1
 #: The largest values that an engine can hold, by our names.
@@ -54,7 +56,8 @@ def load_settings(file: ModelFile, config: KVConfig) -> LoadSettings:
             value = _value(row, field.value)
             if value is not None:
                 given[_USED[row.name]] = value
-    given.setdefault("context_length", min(DEFAULT_CONTEXT, file.max_context_length))
+    usual = DEFAULT_EMBEDDING_CONTEXT if file.is_embedding else DEFAULT_CONTEXT
+    given.setdefault("context_length", min(usual, file.max_context_length))
     _check_context(file, given)
     ratio = given.get("gpu_ratio")
     given["gpu_ratio"] = {"max": 1.0, "off": 0.0}.get(str(ratio), ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from lmstudio.server.engine import BadRequest, LoadSettings
@@ -95,11 +96,21 @@ def test_embedding_models_have_keys_of_their_own():
 
 
 @pytest.mark.parametrize(
+    ("longest", "embeds", "expected"),
+    [(8192, False, 4096), (8192, True, 2048), (512, True, 512), (512, False, 512)],
+)
+def test_the_context_when_nobody_says(longest, embeds, expected):
+    """It is the usual one of the kind, and no longer than the model's."""
+    file = attrs.evolve(LLM, max_context_length=longest, is_embedding=embeds)
+    assert expected == load_settings(file, KVConfig()).context_length
+
+
+@pytest.mark.parametrize(
     ("key", "value", "problem"),
     [
         ("llm__load__contextLength", "x", "context_length must be a whole number"),
         ("llm__load__contextLength", True, "context_length must be a whole number"),
-        ("llm__load__contextLength", 10**30, "context_length must be at most 8192 for"),
+        ("llm__load__contextLength", 10**30, "context_length must be a whole number that"),
         ("llm__load__contextLength", 8193, "at most 8192 for any, not 8193"),
         ("llm__load__seed", 2**32, "seed must be at most 4294967295, not 4294967296"),
         ("llm__load__llama__ropeFrequencyBase", 1e13, "rope_frequency_base must be at"),

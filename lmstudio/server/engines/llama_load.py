@@ -18,7 +18,6 @@ from lmstudio.server.engines.llama_process import Child
 #: Cancelling waits for one batch of the prompt. 128 costs a sixth of the prompt's speed
 #: against the largest, and answers within half a second on two cores.
 BATCH_SIZE = 128
-EMBEDDING_BATCH_SIZE = 512  # a text has to fit one batch
 CACHE_MIB = 512  # llama.cpp's own default is 8 GiB for each child
 
 #: What stderr says about a failed load -> (title, suggestion). The first that fits.
@@ -164,9 +163,9 @@ def child_config(
     cores = usable_cores()
     batch_size = settings.batch_size or BATCH_SIZE
     context_length = settings.context_length
-    if model.is_embedding:
-        batch_size = settings.batch_size or EMBEDDING_BATCH_SIZE
-        batch_size = context_length = min(batch_size, model.max_context_length)
+    if model.is_embedding:  # a text has to fit one batch
+        batch_size = min(settings.batch_size or context_length, context_length)
+        context_length = batch_size = min(batch_size, model.max_context_length)
     return {
         "path": str(model.path),
         "key": key,

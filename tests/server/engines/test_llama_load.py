@@ -72,8 +72,13 @@ def test_settings_are_passed_on(tmp_path):
 
 def test_an_embedding_model_takes_a_text_in_one_batch(tmp_path):
     """Its context is one batch, and no longer than the model was trained for."""
-    asked = config(tmp_path, is_embedding=True, max_context_length=2048)
-    assert [512, 512, 1, True] == [
+    asked = config(
+        tmp_path,
+        LoadSettings(context_length=1000),
+        is_embedding=True,
+        max_context_length=2048,
+    )
+    assert [1000, 1000, 1, True] == [
         asked["context_length"],
         asked["batch_size"],
         asked["parallel"],
