@@ -110,7 +110,7 @@ def test_the_context_when_nobody_says(longest, embeds, expected):
     [
         ("llm__load__contextLength", "x", "context_length must be a whole number"),
         ("llm__load__contextLength", True, "context_length must be a whole number"),
-        ("llm__load__contextLength", 10**30, "context_length must be a whole number that"),
+        ("llm__load__contextLength", 10**30, "context_length must be a whole"),
         ("llm__load__contextLength", 8193, "at most 8192 for any, not 8193"),
         ("llm__load__seed", 2**32, "seed must be at most 4294967295, not 4294967296"),
         ("llm__load__llama__ropeFrequencyBase", 1e13, "rope_frequency_base must be at"),
