@@ -98,6 +98,7 @@ TABLE = (
     ("server", "server/quantization.py"),
     ("server", "server/gguf_cursor.py"),
     ("server", "server/gguf.py"),
+    ("server", "server/memory.py"),
     ("server", "server/lookup.py"),
     ("server", "server/store.py"),
     ("server", "server/locks.py"),

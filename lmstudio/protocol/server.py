@@ -111,6 +111,14 @@ class ServerProtocol:
         read = _INCOMING.get(str(message.get("type")))
         return read(self, message) if read is not None else (None, [])
 
+    def knows(self, message: Any) -> bool:
+        """Whether it is a message at all, or was dropped for being none."""
+        if not isinstance(message, dict):
+            return False
+        if not self.is_authenticated:
+            return _credentials(message) is not None
+        return message.get("type") in (*_INCOMING, "channelAck")
+
     def accept(self) -> Message:
         """Let the client in."""
         self.is_authenticated = True

@@ -20,6 +20,7 @@ from ..protocol.server import (
     ServerProtocol,
 )
 from ..wire.converter import unstructure
+from .alpha import Alpha
 from .calls import CALLS, Context
 from .channels import CHANNELS, Ends
 from .clients import Refused
@@ -101,6 +102,7 @@ class Peer:
         self._send_text = send
         self._close = close
         self._protocol = ServerProtocol(namespace)
+        self._alpha = Alpha(namespace)
         self._context: Context | None = None
         self._tasks = Tasks()
         self._ends: dict[int, Ends] = {}
@@ -125,12 +127,20 @@ class Peer:
             message = json.loads(frame) if isinstance(frame, str) else None
             if self._service.observe is not None:
                 self._service.observe(self._protocol.namespace, message)
+            echo = None
+            if self._protocol.is_authenticated:
+                message, echo = self._alpha.incoming(message)
             event, replies = self._protocol.receive(message)
         except (ValueError, RecursionError) as exc:
             self._dropped(frame, type(exc).__name__)
             return
-        if event is None and not replies:
-            self._dropped(frame, "no message that the protocol has")
+        if echo is not None:
+            replies = [echo]
+        elif not self._protocol.knows(message):
+            self._dropped(frame, "it is no message of the protocol")
+        for reply in replies:
+            if reply["type"] == "communicationWarning":
+                self._refusals.add("warning", f"warned a client: {reply['warning']}")
         size = len(frame) + CALL_OVERHEAD
         if isinstance(event, Call):
             self._backlog += size
@@ -174,6 +184,7 @@ class Peer:
             await self._close()
             return
         self._context = Context(self._service, self._protocol.namespace, client)
+        self._alpha.client = client
         await self._send(self._protocol.accept())
 
     def _too_late(self) -> None:
@@ -285,9 +296,11 @@ class Peer:
         async def send(packet: Message) -> None:
             message = self._protocol.send(number, packet)
             if message is not None:
-                await self._send_text(encoded(message))
+                await self._send(message)
 
         return send
 
     async def _send(self, message: Message) -> None:
-        await self._send_text(encoded(message))
+        said = self._alpha.outgoing(message)
+        if said is not None:
+            await self._send_text(encoded(said))

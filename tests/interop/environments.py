@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv"
 PYTHON_SDK = "lmstudio==1.5.0"
 JS_SDK = "@lmstudio/sdk@1.5.0"
+#: The client of the README that this package follows.
+ALPHA_SDK = "@lmstudio/sdk@0.0.12"
 #: Versions of the SDK for JavaScript whose schemas check our client.
 SCHEMAS = ("1.0.1", "1.5.0", "2.0.0")
 #: The oldest Node.js that runs the SDK for JavaScript.
@@ -42,6 +44,14 @@ def javascript() -> tuple[str, Path]:
     Skips the test where there is no Node.js; in CI that is a failure.
     """
     return _node_packages("interop-js", [JS_SDK], {})
+
+
+def alpha() -> tuple[str, Path]:
+    """Node.js, and a folder with the first SDK for JavaScript.
+
+    Skips the test where there is no Node.js; in CI that is a failure.
+    """
+    return _node_packages("interop-alpha", [ALPHA_SDK], {})
 
 
 def schemas() -> tuple[str, dict[str, Path]]:
