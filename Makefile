@@ -71,9 +71,8 @@ wheel: .venv/test.made  ## build the wheel, install it into an empty environment
 bench: .venv/test.made model  ## speed and overhead, next to the engine and the official SDK
 	@$(WITH_MODELS) "$(TEST)" tests/bench $(ARGS)
 
-docs: .venv/test.made  ## the public names, as a page: .venv/docs/lmstudio.html
-	@mkdir -p .venv/docs
-	@cd .venv/docs && "$(TEST)" -m pydoc -w lmstudio
+docs: .venv/test.made  ## the reference, as web pages: .venv/docs/index.html
+	@"$(TEST)" docs/make_reference.py .venv/docs
 
 clean:  ## remove everything that make made
 	rm -rf .venv build dist *.egg-info .coverage .hypothesis
