@@ -110,6 +110,10 @@ class Sampling:
         frequency_penalty: Subtracted for each time a token occurred.
         xtc_probability: Chance of leaving out the likeliest, 0 to 1.
         xtc_threshold: Least probability of what may be left out.
+        typical_p: Keep what is about as likely as expected, 0 to 1; 1 is off.
+        mirostat: 1 or 2 hold the text at an even surprise; 0 is off.
+        mirostat_tau: The surprise that Mirostat aims at, in bits.
+        mirostat_eta: How quickly Mirostat follows.
         seed: The same seed gives the same text; None is random.
         logit_bias: Token id to what is added to its logit, False bans it.
     """
@@ -123,6 +127,10 @@ class Sampling:
     frequency_penalty: float | None = None
     xtc_probability: float | None = None
     xtc_threshold: float | None = None
+    typical_p: float | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
     seed: int | None = None
     logit_bias: Mapping[int, float | bool] = attrs.field(factory=dict)
 
@@ -141,6 +149,8 @@ class Request:
             ``{}`` is any JSON. None is free text.
         grammar: The output obeys this GBNF grammar. Not together with `json_schema`.
         logprobs: How many candidates to report with each token; None for no report.
+        visible: Control tokens that are part of the output, as text. Engines drop
+            others; texts that are no single token change nothing.
     """
 
     prompt: str | Sequence[PromptPart]
@@ -150,6 +160,7 @@ class Request:
     json_schema: Mapping[str, Any] | None = None
     grammar: str | None = None
     logprobs: int | None = None
+    visible: Sequence[str] = ()
 
 
 @attrs.frozen

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .engine import Piece
 from .sampling import ReasoningTags
+from .toolcalls import Event, ToolCalls
 
 NONE = "none"
 REASONING = "reasoning"
 START_TAG = "reasoningStartTag"
 END_TAG = "reasoningEndTag"
+ARGUMENTS = "toolCallGenerationArgumentFragmentGenerated"
 
 Packet = dict[str, Any]
 #: Some text, and what it is, in the words of the wire.
@@ -24,9 +26,16 @@ class Fragments:
     Args:
         tags: What stands around thoughts; None when they are not told apart.
         prompt: The text in front of the output: some templates begin the thought.
+        calls: Finds calls of tools in the answer; None where there are none.
     """
 
-    def __init__(self, tags: ReasoningTags | None, prompt: str = "") -> None:
+    def __init__(
+        self,
+        tags: ReasoningTags | None,
+        prompt: str = "",
+        calls: ToolCalls | None = None,
+    ) -> None:
+        self._calls = calls
         self._splitter: ReasoningSplitter | None = None
         if tags is not None:
             inside = prompt.rstrip().endswith(tags.start)
@@ -37,22 +46,66 @@ class Fragments:
 
     def feed(self, piece: Piece) -> list[Packet]:
         """The packets for a piece. Runs for each token."""
-        if self._splitter is None:
+        if self._splitter is None and self._calls is None:
             return [_fragment(piece.text, NONE, piece.tokens, piece.logprobs)]
         self._tokens += piece.tokens
         if piece.logprobs is not None:
             self._logprobs = [*(self._logprobs or ()), *piece.logprobs]
-        return self._packets(self._splitter.feed(piece.text))
+        if self._calls is None:
+            assert self._splitter is not None
+            return self._packets(self._splitter.feed(piece.text))
+        return self._packets(self._with_calls(self._calls, piece.text))
 
     def end(self) -> list[Packet]:
         """The packets for what was held back to the end."""
-        return [] if self._splitter is None else self._packets(self._splitter.end())
+        made: list[Section | Packet] = []
+        if self._splitter is not None:
+            made += self._splitter.end()
+        if self._calls is not None:
+            made = [*self._found(self._calls, made), *_sections(self._calls.end())]
+        return self._packets(made)
 
-    def _packets(self, sections: Sequence[Section]) -> list[Packet]:
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the text ends within a thought."""
+        return self._splitter is not None and self._splitter.is_inside
+
+    def _with_calls(self, calls: ToolCalls, text: str) -> list[Section | Packet]:
+        """Thoughts and calls: each may hold what looks like the other."""
+        splitter = self._splitter
+        if splitter is None:
+            return _sections(calls.feed(text))
+        if splitter.ignores(text):
+            told = [(text, NONE)] if calls.is_open else splitter.feed(text)
+            return self._found(calls, told)
+        made: list[Section | Packet] = []
+        for character in text:
+            if calls.is_open:  # a tag in there is none
+                made += self._found(calls, [*splitter.end(), (character, NONE)])
+            else:
+                made += self._found(calls, splitter.feed(character))
+        return _joined(made)
+
+    def _found(
+        self, calls: ToolCalls, sections: Iterable[Section | Packet]
+    ) -> list[Section | Packet]:
+        """Sections with the calls in their answers."""
+        made: list[Section | Packet] = []
+        for section in sections:
+            if not isinstance(section, tuple) or section[1] != NONE:
+                made.append(section)
+            else:
+                made += _sections(calls.feed(section[0]))
+        return made
+
+    def _packets(self, sections: Sequence[Section | Packet]) -> list[Packet]:
         """Fragments; the first counts all the tokens that came since the last one."""
         made = []
-        for text, kind in sections:
-            made.append(_fragment(text, kind, self._tokens, self._logprobs))
+        for section in sections:
+            if isinstance(section, tuple):
+                text, kind = section
+                section = _fragment(text, kind, self._tokens, self._logprobs)
+            made.append(section)
             self._tokens, self._logprobs = 0, None
         return made
 
@@ -91,6 +144,15 @@ class ReasoningSplitter:
         self._held = text[keep:]
         return made
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the text ends within a thought."""
+        return self._kind == REASONING
+
+    def ignores(self, text: str) -> bool:
+        """Whether a piece of text has nothing to do with a tag."""
+        return not self._held and self._tag[0] not in text
+
     def end(self) -> Sequence[Section]:
         """There is no more text; returns what was held back."""
         held, self._held = self._held, ""
@@ -100,6 +162,26 @@ class ReasoningSplitter:
         self._kind = REASONING if inside else NONE
         self._tag = self._tags.end if inside else self._tags.start
         self._tag_kind = END_TAG if inside else START_TAG
+
+
+def _sections(events: Iterable[Event]) -> list[Section | Packet]:
+    return [(event, NONE) if isinstance(event, str) else event for event in events]
+
+
+def _joined(sections: Iterable[Section | Packet]) -> list[Section | Packet]:
+    """Sections of one kind put together, and pieces of the arguments of a call."""
+    made: list[Section | Packet] = []
+    for section in sections:
+        last = made[-1] if made else None
+        if isinstance(section, tuple):
+            if isinstance(last, tuple) and last[1] == section[1]:
+                made[-1] = (last[0] + section[0], last[1])
+                continue
+        elif isinstance(last, dict) and last["type"] == section["type"] == ARGUMENTS:
+            made[-1] = {**last, "content": last["content"] + section["content"]}
+            continue
+        made.append(section)
+    return made
 
 
 def _open_end(text: str, tag: str) -> int:

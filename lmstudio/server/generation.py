@@ -26,11 +26,15 @@ from .engine import (
 from .fragments import Fragments
 from .meter import Meter
 from .overflow import shorten
-from .prompt import Formatter, turns_of
+from .prompt import Formatter, template_of, turns_of
 from .prompt_tokens import ControlTokens, Prompt
+from .reasoning import Budget, closing, tags_of
 from .sampling import GenerationError as GenerationError  # belongs to this interface
-from .sampling import Options, effective, log, read_options
+from .sampling import Options, ReasoningTags, check_tools, effective, read_options
 from .structure import read_structure
+from .toolcalls import ToolCalls, schemas_of
+from .toolcalls_forced import forced_call
+from .toolcalls_prompt import Tooling
 
 T = TypeVar("T")
 Packet = dict[str, Any]
@@ -99,33 +103,66 @@ class Generation:
         self._structure = read_structure(options.structured)
         self._template_stops: tuple[str, ...] = ()
         self._is_fallback = False
+        self._tags = _tags(file, options)
+        self._tooling: Tooling | None = None
+        self._calls: ToolCalls | None = None
+        self._budget = Budget(options.reasoning_budget)
         if history is None:
             _refuse_on_raw_text(options)
             self._prompt = Prompt(model, file, raw=raw_prompt)
         else:
-            formatter = _formatter(file, options)
+            self._tooling = tooling = _tooling(file, options)
+            formatter = _formatter(file, options, tooling)
             self._template_stops = formatter.stop_strings
             self._is_fallback = formatter.is_fallback
             self._prompt = Prompt(
                 model,
                 file,
                 formatter=formatter,
-                turns=turns_of(history, options.system_prompt),
+                turns=tooling.turns(turns_of(history, options.system_prompt)),
                 control_tokens=control_tokens(),
-                keep=attrs.astuple(options.reasoning) if options.reasoning else (),
+                keep=attrs.astuple(self._tags) if self._tags else (),
             )
+        self._begin_answer()
         self.input_text = self._prompt.text
         # JSON holds no thoughts, whatever its strings look like.
-        tags = options.reasoning if self._structure is None else None
-        self._fragments = Fragments(tags, self.input_text)
+        tags = self._tags if self._structure is None else None
+        self._fragments = Fragments(tags, self.input_text, self._calls)
+        self._visible = _visible(self._tags, self._tooling if self._calls else None)
         self._meter = Meter(model.gpu_layers)
         self._texts: list[str] = []  # the output so far
         self._start = ""  # of structured output, until it is long enough to be checked
         self._overruns = 0
         self._was_cut = False  # the prompt that the engine has now
+        self._has_thought = False  # all that the budget allows
         self._is_cancelled = False
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
+
+    def _begin_answer(self) -> None:
+        """End a thought that may not be, and begin a call that has to be."""
+        options, tooling, tags = self._options, self._tooling, self._tags
+        is_inside = tags is not None and self._prompt.text.rstrip().endswith(tags.start)
+        is_forced = bool(options.forced_tools)
+        if tags and is_inside and (is_forced or self._budget.is_none):
+            self._prompt.extend(closing(tags))
+        if tooling is None or not tooling.tools or self._structure is not None:
+            if is_forced and self._structure is not None:
+                raise GenerationError(
+                    "A call of a tool and structured output cannot both be forced",
+                    suggestion="Leave out one of the two",
+                    code="invalidSetting",
+                )
+            return
+        schemas = schemas_of(options.tools)
+        self._calls = ToolCalls(tooling.syntax, tooling.own_names, schemas)
+        if is_forced:
+            wanted = [tool["function"]["name"] for tool in options.forced_tools]
+            self._structure = forced_call(
+                tooling.shown_tools(wanted), tooling.syntax.arguments
+            )
+            self._prompt.extend(tooling.syntax.forced)
+            self._calls.feed(tooling.syntax.forced)
 
     def cancel(self) -> None:
         """Stop; `packets` then ends at once, with the stop reason ``userStopped``.
@@ -151,7 +188,7 @@ class Generation:
         try:
             prompt: EnginePrompt = await self._until_cancelled(self._prompt.parts)
             while stop is None:
-                outcome: Done | ContextOverflow
+                outcome: Done | ContextOverflow | None = None
                 stream = self._model.predict(self._request(prompt))
                 try:
                     while not isinstance(
@@ -159,11 +196,20 @@ class Generation:
                     ):
                         for packet in self._take(event):
                             yield packet
-                    outcome = event
+                        if self._has_thought:
+                            break
+                    else:
+                        outcome = event
                 except ContextOverflow as exc:
                     outcome = exc
                 finally:
                     await _close(stream)
+                if outcome is None:
+                    stop = self._thought_limit()
+                    for packet in self._end_thought():
+                        yield packet
+                    prompt = await self._until_cancelled(self._continued)
+                    continue
                 stop = self._stop(outcome)
                 if stop is None:
                     again = functools.partial(self._shorter, outcome)
@@ -211,6 +257,7 @@ class Generation:
             *options.stop_strings,
             *options.tool_call_stop_strings,
             *self._template_stops,
+            *(self._tooling.syntax.stops if self._calls and self._tooling else ()),
         )
         return Request(
             prompt=prompt,
@@ -220,6 +267,7 @@ class Generation:
             json_schema=structure.json_schema if structure else None,
             grammar=structure.grammar if structure else None,
             logprobs=options.logprobs,
+            visible=self._visible,
         )
 
     def _take(self, event: Piece | PromptProgress) -> Iterable[Packet]:
@@ -233,7 +281,10 @@ class Generation:
         if self._structure is not None and len(self._start) < START_LENGTH:
             self._start += text
             self._structure.check_start(self._start)
-        made = self._fragments.feed(event)
+        fragments = self._fragments
+        made = fragments.feed(event)
+        if fragments.is_thinking and self._budget.think(event.tokens):
+            self._has_thought = True
         return [*self._meter.prompt_done(), *made] if is_first else made
 
     def _last_packets(self, reason: str) -> list[Packet]:
@@ -259,7 +310,13 @@ class Generation:
         word = outcome.stop_word
         if outcome.reason == "word" and word is not None:
             return self._stop_by(word)
+        if outcome.reason == "eos":
+            return self._eos(), None
         return _STOP_REASONS[outcome.reason], None
+
+    def _eos(self) -> str:
+        """The reason of a model that ended by itself."""
+        return "toolCalls" if self._calls and self._calls.count else "eosFound"
 
     def _stop_by(self, word: str) -> tuple[str, str | None]:
         options = self._options
@@ -267,8 +324,9 @@ class Generation:
             return "stopStringFound", word
         if word in options.tool_call_stop_strings:
             return "toolCalls", None
-        if self._is_fallback:  # nobody asked for it: it is how the turn ends
-            return "eosFound", None
+        is_ours = self._tooling is not None and word in self._tooling.syntax.stops
+        if self._is_fallback or is_ours:  # nobody asked for it: it ends the turn
+            return self._eos(), None
         return "stopStringFound", word
 
     def _may_overrun(self, done: Done) -> bool:
@@ -279,6 +337,29 @@ class Generation:
         if self._options.max_tokens is None and self._overruns >= MAX_OVERRUNS:
             return False
         return done.predicted_tokens > 0
+
+    def _thought_limit(self) -> tuple[str, None] | None:
+        """Why nothing comes after a thought that was ended; None when it goes on."""
+        self._meter.interrupted()
+        limit = self._options.max_tokens
+        if limit is not None and self._meter.predicted >= limit:
+            return "maxPredictedTokensReached", None
+        return None
+
+    def _end_thought(self) -> list[Packet]:
+        """The packets of the end that the model did not write."""
+        assert self._tags is not None
+        self._has_thought = False
+        end = closing(self._tags)
+        self._texts.append(end)
+        return self._fragments.feed(Piece(end, 0))
+
+    async def _continued(self) -> EnginePrompt:
+        """The prompt and the output so far, to go on from there."""
+        self._was_cut = False
+        parts = await self._prompt.parts()
+        output = "".join(self._texts)
+        return parts + output if isinstance(parts, str) else [*parts, output]
 
     async def _shorter(self, outcome: Done | ContextOverflow) -> list[int]:
         """The prompt and the output so far, cut so that there is room again."""
@@ -313,36 +394,61 @@ async def format_prompt(
     """
     options = read_options(config)
     if opts.tool_definitions is not None:
+        check_tools(opts.tool_definitions, "toolDefinitions")
         options = attrs.evolve(options, tools=tuple(opts.tool_definitions))
 
     def formatted() -> str:
+        tooling = _tooling(file, options)
         formatter = _formatter(
             file,
             options,
+            tooling,
             omit_bos=bool(opts.omit_bos_token),
             omit_eos=bool(opts.omit_eos_token),
         )
-        return formatter.format(turns_of(history, options.system_prompt))
+        turns = turns_of(history, options.system_prompt)
+        return formatter.format(tooling.turns(turns))
 
     return await asyncio.to_thread(formatted)  # a template may take seconds
 
 
-def _formatter(file: ModelFile, options: Options, **omit: bool) -> Formatter:
-    if options.tools and not file.trained_for_tools:
-        log.warning("%s was not trained for tools, and may not see them", file.key)
+def _tags(file: ModelFile, options: Options) -> ReasoningTags | None:
+    """Where the model's thoughts are; None when they are not told apart."""
+    if options.reasoning is None or options.own_tags:
+        return options.reasoning
+    return tags_of(template_of(file, options.prompt_template))
+
+
+def _tooling(file: ModelFile, options: Options) -> Tooling:
+    template = template_of(file, options.prompt_template)
+    return Tooling(options.tools, options.tool_naming, template)
+
+
+def _formatter(
+    file: ModelFile, options: Options, tooling: Tooling, **omit: bool
+) -> Formatter:
     return Formatter(
         file,
         options.prompt_template,
-        tools=options.tools,
+        tools=tooling.for_template,
         enable_thinking=options.enable_thinking,
         **omit,
     )
 
 
+def _visible(tags: ReasoningTags | None, tooling: Tooling | None) -> tuple[str, ...]:
+    """Control tokens that have to be in the output, as they are looked for."""
+    marks = tooling.syntax.marks if tooling is not None else ()
+    return (*(attrs.astuple(tags) if tags else ()), *marks)
+
+
 def _refuse_on_raw_text(options: Options) -> None:
-    if options.tools:
+    asked = "tools" if options.tools else None
+    if options.reasoning_budget is not None:
+        asked = "reasoning budget"
+    if asked is not None:
         raise GenerationError(
-            "A completion of raw text takes no tools",
+            f"A completion of raw text takes no {asked}",
             suggestion="Leave it out, or send messages",
             code="invalidSetting",
         )

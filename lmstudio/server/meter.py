@@ -77,6 +77,14 @@ class Meter:
         if len(self._rounds) == 1:
             self._prompt_tokens = done.prompt_tokens
 
+    def interrupted(self) -> None:
+        """The engine was stopped within a round, and begins another."""
+        tokens = self._round_tokens
+        prompt = self._prompt_tokens or 0
+        self.round_done(
+            Done(reason="limit", prompt_tokens=prompt, predicted_tokens=tokens)
+        )
+
     def overflowed(self, prompt_tokens: int) -> None:
         """The prompt is too long."""
         self._prompt_tokens = prompt_tokens

@@ -22,7 +22,11 @@ SUFFIX = ".preset.json"
 #: Bytes of a preset file; larger ones are not read.
 LARGEST = 1 << 20
 #: What a completion of raw text refuses; of a preset it is left out there.
-NOT_FOR_RAW_TEXT = ("llm.prediction.tools", "llm.prediction.reasoning.budgetTokens")
+NOT_FOR_RAW_TEXT = (
+    "llm.prediction.tools",
+    "llm.prediction.toolChoice",
+    "llm.prediction.reasoning.budgetTokens",
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from .templates import Environment, TooMuch, render
 
 #: A message as chat templates know it: ``role``, ``content``, ``tool_calls``...
 Turn = dict[str, Any]
+Tools = Sequence[Mapping[str, Any]]
 
 #: What is used for files without a template of their own.
 CHATML = (
@@ -118,12 +120,24 @@ def _refuse(part: Part, where: str) -> NoReturn:
     )
 
 
+def template_of(file: ModelFile, setting: Mapping[str, Any] | None) -> str | None:
+    """The jinja template that formats messages; None for fixed texts around them."""
+    if setting is None:
+        return file.chat_template or CHATML
+    jinja = setting.get("jinjaPromptTemplate")
+    if setting.get("type") != "jinja" or not isinstance(jinja, Mapping):
+        return None
+    source = jinja.get("template")
+    return source if isinstance(source, str) else None
+
+
 class Formatter:
     """Turns messages into the text that a model reads, by one template.
 
     Attributes:
         stop_strings: Texts that end a turn, as the template's setting says.
         is_fallback: True when neither the file nor the setting has a template.
+        tools: Definitions of tools that the template shows.
     """
 
     def __init__(
@@ -137,17 +151,23 @@ class Formatter:
         omit_eos: bool = False,
     ) -> None:
         self.is_fallback = setting is None and not file.chat_template
+        self.tools = list(tools)
         self.stop_strings = _stop_strings(setting)
         self._variables: dict[str, Any] = {
             "bos_token": "" if omit_bos else file.bos,
             "eos_token": "" if omit_eos else file.eos,
-            "tools": list(tools) or None,
         }
         if enable_thinking is not None:
             self._variables["enable_thinking"] = enable_thinking
         if self.is_fallback:
             self.stop_strings = (CHATML_END,)
         self._render = self._renderer(file.chat_template or CHATML, setting)
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Formatter:
+        """The same with other tools."""
+        made = copy.copy(self)
+        made.tools = list(tools)
+        return made
 
     def format(self, turns: Sequence[Turn], *, open_turn: bool = True) -> str:
         """The text of some messages.
@@ -161,14 +181,15 @@ class Formatter:
             GenerationError: The template refuses the messages, or fails.
         """
         if not open_turn or not turns or not _can_continue(turns[-1]):
-            return self._render(turns, open_turn)
+            return self._render(turns, open_turn, self.tools)
         last = {**turns[-1], "content": turns[-1]["content"] + _CUT_HERE}
-        text, cut, _ = self._render([*turns[:-1], last], False).rpartition(_CUT_HERE)
-        return text if cut else self._render(turns, True)
+        whole = self._render([*turns[:-1], last], False, self.tools)
+        text, cut, _ = whole.rpartition(_CUT_HERE)
+        return text if cut else self._render(turns, True, self.tools)
 
     def _renderer(
         self, template: str, setting: Mapping[str, Any] | None
-    ) -> Callable[[Sequence[Turn], bool], str]:
+    ) -> Callable[[Sequence[Turn], bool, Tools], str]:
         if setting is not None:
             if setting.get("type") == "manual":
                 return _Manual(setting.get("manualPromptTemplate"))
@@ -184,8 +205,12 @@ class Formatter:
             template = source
         compiled = _compiled(template)
 
-        def rendered(turns: Sequence[Turn], open_turn: bool) -> str:
-            variables = {**self._variables, "add_generation_prompt": open_turn}
+        def rendered(turns: Sequence[Turn], open_turn: bool, tools: Tools) -> str:
+            variables = {
+                **self._variables,
+                "tools": list(tools) or None,
+                "add_generation_prompt": open_turn,
+            }
             try:
                 return render(compiled, {"messages": turns, **variables})
             except Exception as exc:  # a template may fail in any way that Python can
@@ -208,7 +233,7 @@ class _Manual:
             )
         self._affixes: Mapping[str, str] = affixes
 
-    def __call__(self, turns: Sequence[Turn], open_turn: bool) -> str:
+    def __call__(self, turns: Sequence[Turn], open_turn: bool, _: Tools = ()) -> str:
         made = []
         for turn in turns:
             # Fixed texts know no tools: what a tool answered is something said to us.

@@ -20,7 +20,8 @@ _adds_bos: WeakKeyDictionary[LoadedModel, bool] = WeakKeyDictionary()
 class Prompt:
     """A prompt: raw text, or messages and the template that formats them.
 
-    Control tokens in messages stay text: what users write cannot end their turn. A
+    Control tokens in messages and in tools stay text: what users write cannot end their
+    turn. A
     template that adds nothing to the messages makes raw text, where they count.
 
     Args:
@@ -48,6 +49,7 @@ class Prompt:
         self._model = model
         self._bos = file.bos
         self._formatter = formatter
+        self._start = ""  # of the answer
         self._hidden: dict[str, str] = {}  # mark -> the control token it stands for
         self.turns = list(turns)
         if formatter is None:
@@ -58,9 +60,17 @@ class Prompt:
             return
         hider = _Hider(control_tokens, keep)
         self.turns = hider.hide(turns)
+        tools = hider.hide_tools(formatter.tools)
         if hider.hidden:
             self._hidden = hider.hidden
+            self._formatter = formatter = formatter.with_tools(tools)
             self._marked = formatter.format(self.turns)
+
+    def extend(self, text: str) -> None:
+        """Begin the answer with a text, whose control tokens count."""
+        self.text += text
+        self._marked += text
+        self._start += text
 
     async def parts(self) -> str | list[PromptPart]:
         """What the engine gets: plain text, unless control tokens are hidden in it."""
@@ -83,6 +93,7 @@ class Prompt:
             text = await asyncio.to_thread(
                 self._formatter.format, turns, open_turn=open_turn
             )
+            text += self._start if open_turn else ""
         parts = await self._parts(text)
         made: list[int] = []
         for number, part in enumerate([parts] if isinstance(parts, str) else parts):
@@ -141,13 +152,22 @@ class _Hider:
             made.append({"role": turn["role"], **said})
         return made
 
+    def hide_tools(self, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Definitions of tools with marks in names, descriptions and schemas."""
+        if self._pattern is None:
+            return list(tools)
+        return [self._hide(tool, frozenset()) for tool in tools]
+
     def _hide(self, value: Any, keep: frozenset[str]) -> Any:
         if isinstance(value, str):
             pattern = self._pattern
             assert pattern is not None
             return pattern.sub(lambda found: self._mark(found[0], keep), value)
         if isinstance(value, Mapping):
-            return {key: self._hide(part, keep) for key, part in value.items()}
+            return {
+                self._hide(key, keep): self._hide(part, keep)
+                for key, part in value.items()
+            }
         if isinstance(value, (list, tuple)):
             return [self._hide(part, keep) for part in value]
         return value

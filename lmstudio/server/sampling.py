@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -33,10 +33,10 @@ MAX_TOKEN = 2**31 - 1
 #: numbers that an engine cannot hold become infinite there.
 MAX_NUMBER = 1_000_000
 #: Samplers that no engine offers, and the value with which they do nothing.
-NOT_OFFERED = {
-    "llm.prediction.llama.tailFreeSampling": 1,
-    "llm.prediction.llama.locallyTypicalSampling": 1,
-}
+NOT_OFFERED = {"llm.prediction.llama.tailFreeSampling": 1}
+
+
+_Tools = tuple[dict[str, Any], ...]
 
 
 class GenerationError(EngineError):
@@ -78,10 +78,15 @@ class Options:
         overflow: ``"stopAtLimit"``, ``"truncateMiddle"`` or ``"rollingWindow"``.
         structured: The setting as it came; `structure.read_structure` reads it.
         tools: Definitions of the tools that the model may see.
+        forced_tools: Of these, the ones of which one has to be called; empty where
+            the model may choose.
+        tool_naming: How the names are changed for the model.
         prompt_template: The setting as it came; `prompt.Formatter` reads it.
         system_prompt: Stands in for a missing system message; may be empty.
         enable_thinking: What templates know as ``enable_thinking``.
         reasoning: Where the model's thoughts are; None when they are not told apart.
+        own_tags: Whether `reasoning` was given, instead of what the template says.
+        reasoning_budget: Most tokens of thoughts; None for no limit.
         logprobs: Candidates to report with each token; None for no report.
     """
 
@@ -92,10 +97,14 @@ class Options:
     overflow: str = "truncateMiddle"
     structured: Mapping[str, Any] | None = None
     tools: tuple[dict[str, Any], ...] = ()
+    forced_tools: tuple[dict[str, Any], ...] = ()
+    tool_naming: str = "removeSpecial"
     prompt_template: Mapping[str, Any] | None = None
     system_prompt: str = ""
     enable_thinking: bool | None = None
     reasoning: ReasoningTags | None = attrs.field(factory=ReasoningTags)
+    own_tags: bool = False
+    reasoning_budget: int | None = None
     logprobs: int | None = None
 
 
@@ -109,6 +118,15 @@ def read_options(config: KVConfig) -> Options:
     given = _Given(config)
     given.refuse_what_is_not_offered()
     max_tokens = given.max_tokens()
+    tools, forced = _tools(given)
+    reasoning = _reasoning(given)
+    budget = _off_is(None, given.get("reasoning_budget"))
+    if budget is not None and reasoning is None:
+        raise GenerationError(
+            f"{_row('reasoning_budget').key} needs the thoughts told apart",
+            suggestion=f"Switch {_row('reasoning_parsing').key} on",
+            code="invalidSetting",
+        )
     return Options(
         sampling=_sampling(given),
         max_tokens=max_tokens,
@@ -116,11 +134,15 @@ def read_options(config: KVConfig) -> Options:
         tool_call_stop_strings=tuple(given.get("tool_call_stop_strings", ())),
         overflow=given.get("context_overflow_policy"),
         structured=given.get("structured"),
-        tools=_tools(given),
+        tools=tools,
+        forced_tools=forced,
+        tool_naming=given.get("tool_naming", "removeSpecial"),
         prompt_template=given.get("prompt_template"),
         system_prompt=given.get("system_prompt", ""),
         enable_thinking=given.get("enable_thinking"),
-        reasoning=_reasoning(given),
+        reasoning=reasoning,
+        own_tags=given.raw("reasoning_parsing") is not None,
+        reasoning_budget=budget,
         logprobs=_off_is(None, given.get("log_probs")),
     )
 
@@ -173,8 +195,12 @@ class _Given:
     def __init__(self, config: KVConfig) -> None:
         self._values = {field.key: field.value for field in config.fields}
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """A checked value, False when its checkbox is off."""
+    def get(self, name: str, default: Any = None, fields: Iterable[str] = ()) -> Any:
+        """A checked value, False when its checkbox is off.
+
+        Args:
+            fields: Those of an object that count; newer clients may send others.
+        """
         row = _row(name)
         value = self._values.get(row.key)
         if value is None:
@@ -182,6 +208,8 @@ class _Given:
         value = unwrapped(row, value)
         if row.wrap == CHECKBOX and value is False:
             return False
+        if fields and isinstance(value, Mapping):
+            value = {name: value[name] for name in fields if name in value}
         try:
             return row.check(value)
         except ValueError as exc:
@@ -193,6 +221,13 @@ class _Given:
         if value is not None and abs(value) > MAX_NUMBER:
             right = f"a number no further from 0 than {MAX_NUMBER}"
             raise _wrong(_row(name).key, right, value)
+        return value
+
+    def by_key(self, key: str) -> Any:
+        """A value of a key that has no row, without its checkbox."""
+        value = self._values.get(key)
+        if isinstance(value, Mapping):
+            return value.get("value") if value.get("checked") else None
         return value
 
     def raw(self, name: str) -> Any:
@@ -210,31 +245,29 @@ class _Given:
     def refuse_what_is_not_offered(self) -> None:
         """Say so where a setting would change the text and nothing here knows it."""
         on = [key for key, off in NOT_OFFERED.items() if self._is_on(key, off)]
-        mirostat = self.get("mirostat_sampling")
-        if mirostat and mirostat.get("version", 0) != 0:
-            on.append(_row("mirostat_sampling").key)
         if on:
             raise GenerationError(
                 f"{', '.join(on)}: this server has no such sampler",
                 suggestion="Leave it out, or switch it off",
                 code="invalidSetting",
             )
-        # A draft model without a name is none, and a budget of 0 is one.
-        asked = {"draft_model": self.get("draft_model") or None}
-        asked["reasoning_budget"] = _off_is(None, self.get("reasoning_budget"))
-        on = [_row(name).key for name, value in asked.items() if value is not None]
-        if on:
+        if self.get("draft_model"):  # one without a name is none
             raise GenerationError(
-                f"{', '.join(on)}: this server does not support it yet",
-                suggestion="Leave it out",
+                f"{_row('draft_model').key}: this server takes no draft model for "
+                "one prediction",
+                "The engine reads both models together",
+                "Leave it out",
+                code="unsupportedSetting",
+            )
+        if self.get("context_prefill"):
+            raise GenerationError(
+                f"{_row('context_prefill').key}: this server reads no files for it",
+                suggestion="Leave it out, and send the messages in the history",
                 code="unsupportedSetting",
             )
 
     def _is_on(self, key: str, off: Any) -> bool:
-        value = self._values.get(key)
-        if isinstance(value, Mapping):
-            value = value.get("value") if value.get("checked") else None
-        return value not in (None, False, off)
+        return self.by_key(key) not in (None, False, off)
 
 
 def _off_is(neutral: Any, value: Any) -> Any:
@@ -253,9 +286,24 @@ def _sampling(given: _Given) -> Sampling:
         frequency_penalty=given.amount("frequency_penalty"),
         xtc_probability=_off_is(0.0, given.get("xtc_probability")),
         xtc_threshold=_off_is(None, given.get("xtc_threshold")),
+        typical_p=_off_is(None, given.get("locally_typical_sampling")),
+        **_mirostat(given),
         seed=_seed(given),
         logit_bias=_logit_bias(given),
     )
+
+
+def _mirostat(given: _Given) -> dict[str, Any]:
+    """The settings of Mirostat; nothing where it is off."""
+    fields = ("version", "targetEntropy", "learningRate")
+    setting = given.get("mirostat_sampling", fields=fields) or {}
+    if not setting.get("version"):
+        return {}
+    return {
+        "mirostat": setting["version"],
+        "mirostat_tau": setting.get("targetEntropy"),
+        "mirostat_eta": setting.get("learningRate"),
+    }
 
 
 def _repeat_penalty(given: _Given) -> float:
@@ -280,8 +328,6 @@ def _logit_bias(given: _Given) -> dict[int, float | bool]:
     made: dict[int, float | bool] = {}
     for token, bias in given.get("logit_bias", ()):
         key = _row("logit_bias").key
-        if token < 0:
-            raise _wrong(key, "pairs with a token id >= 0", token)
         if token > MAX_TOKEN:
             raise _wrong(key, f"pairs with a token id of at most {MAX_TOKEN}", token)
         if bias != "-inf" and abs(bias) > MAX_NUMBER:
@@ -292,7 +338,8 @@ def _logit_bias(given: _Given) -> dict[int, float | bool]:
 
 
 def _reasoning(given: _Given) -> ReasoningTags | None:
-    setting = given.get("reasoning_parsing")
+    fields = ("enabled", "startString", "endString")
+    setting = given.get("reasoning_parsing", fields=fields)
     if setting is None:
         return ReasoningTags()
     if not setting.get("enabled", True):
@@ -306,26 +353,69 @@ def _reasoning(given: _Given) -> ReasoningTags | None:
     return ReasoningTags(start=start, end=end)
 
 
-def _tools(given: _Given) -> tuple[dict[str, Any], ...]:
-    """The tools that the model may see."""
-    setting = given.get("raw_tools") or {"type": "none"}
-    choice = given.get("tool_choice") or {}
-    if setting.get("type") == "none":
-        return ()
+def _tools(given: _Given) -> tuple[_Tools, _Tools]:
+    """The tools that the model may see, and those of which it has to call one."""
+    raw = given.raw("raw_tools") or {"type": "none"}
+    is_none = isinstance(raw, Mapping) and raw.get("type") == "none"
+    fields = ("type",) if is_none else ("type", "tools")
+    setting = given.get("raw_tools", {"type": "none"}, fields)
     tools = setting.get("tools") or []
-    if setting.get("type") != "toolArray" or not isinstance(tools, list):
-        right = "{'type': 'none'} or {'type': 'toolArray', 'tools': [...]}"
-        raise _wrong(_row("raw_tools").key, right, setting)
-    for tool in tools:
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if not isinstance(name, str) or not name:
-            right = "a list of {'type': 'function', 'function': {'name': ..., ...}}"
-            raise _wrong(f"{_row('raw_tools').key}.tools", right, tool)
-    if choice.get("mode") == "required":
+    names = check_tools(tools, f"{_row('raw_tools').key}.tools")
+    mode, only = _choice(given)
+    if not is_none and raw.get("force") is True and mode == "auto":
+        mode = "required"
+    if mode == "none":
+        return (), ()
+    forced = [t for t in tools if only is None or t["function"]["name"] == only]
+    if mode == "required" and not forced:
+        tools_there = f"There are {', '.join(map(shown, names))}" if names else None
         raise GenerationError(
-            f"{_row('tool_choice').key}: this server cannot force a tool call yet",
-            suggestion="Use the mode 'auto'",
+            f"{_row('tool_choice').key} asks for a call of "
+            f"{'a tool' if only is None else shown(only)}, and there is none",
+            tools_there,
+            "Name one of the tools" if names else "Send tools, or leave it out",
             code="invalidSetting",
         )
-    return () if choice.get("mode") == "none" else tuple(tools)
+    return tuple(tools), tuple(forced) if mode == "required" else ()
+
+
+def check_tools(tools: Any, at: str) -> list[str]:
+    """The names of some tools, whose definitions are right.
+
+    Raises:
+        GenerationError: One is wrong, or two have one name.
+    """
+    row = _row("raw_tools")
+    try:
+        row.check({"type": "toolArray", "tools": tools})
+    except ValueError as exc:
+        raise _wrong(at, str(exc), tools) from None
+    names: list[str] = [tool["function"]["name"] for tool in tools]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise _wrong(at, "tools with different names", twice)
+    return names
+
+
+def _choice(given: _Given) -> tuple[str, str | None]:
+    """How free the model is, and the only tool that it may call.
+
+    Source: docs/wire/config.md, "Tools".
+    """
+    choice = given.raw("tool_choice")
+    if choice is None:
+        return "auto", None
+    if not isinstance(choice, Mapping):
+        choice = {}
+    mode = choice.get("mode")
+    if choice.get("type") == "generic" and mode in ("none", "auto", "required"):
+        return str(mode), None
+    function = choice.get("function")
+    name = (function if isinstance(function, Mapping) else choice).get("name")
+    if choice.get("type") == "function" and isinstance(name, str) and name:
+        return "required", name
+    right = (
+        "{'type': 'generic', 'mode': 'none', 'auto' or 'required'} or "
+        "{'type': 'function', 'function': {'name': ...}}"
+    )
+    raise _wrong(_row("tool_choice").key, right, given.raw("tool_choice"))

@@ -167,6 +167,51 @@ def _grammar_structure(grammar: Any) -> Structure:
     return Structure(grammar=grammar)
 
 
+def schema_errors(schema: Mapping[str, Any]) -> Iterator[str]:
+    """What makes a schema none, or none that stands alone."""
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        _validator(schema).check_schema(schema)
+        for at, part in _schemas(schema, ()):
+            reference = part.get("$ref")
+            if reference is not None and not _resolves(schema, reference):
+                yield f"$ref {shown(reference)} at {at}, which is not in the schema"
+        yield from schema_problems(_schemas(schema, ()))
+    except SchemaError as exc:
+        yield f"{exc.json_path}: {exc.message}"
+    except RecursionError:
+        yield "it is nested too deeply"
+
+
+def engine_schema(schema: Any) -> Any:
+    """A schema without all that engines here cannot enforce."""
+    if not isinstance(schema, Mapping):
+        return schema
+    dropped = set(REFUSED)
+    if any(_irregular(schema)):
+        dropped |= {"pattern", "patternProperties"}
+    made: dict[str, Any] = {}
+    for key, value in _cleaned(schema).items():
+        if key in dropped:
+            continue
+        if key in _BY_NAME and isinstance(value, Mapping):
+            made[key] = {name: engine_schema(part) for name, part in value.items()}
+        elif key in _SCHEMAS and isinstance(value, list):
+            made[key] = [engine_schema(part) for part in value]
+        else:
+            made[key] = engine_schema(value) if key in _SCHEMA else value
+    return made
+
+
+def _irregular(schema: Mapping[str, Any]) -> Iterator[str]:
+    """The patterns directly in a schema that are more than a regular language."""
+    patterns = [schema.get("pattern"), *schema.get("patternProperties", ())]
+    for pattern in filter(None, patterns):
+        if any(map(_REGEX_REFUSED.fullmatch, _REGEX_STEP.findall(pattern))):
+            yield pattern
+
+
 def _validator(schema: Mapping[str, Any]) -> Any:
     """The class that validates by a schema, of the draft that the schema names."""
     from jsonschema import validators
@@ -196,10 +241,8 @@ def _problems(root: Any, schema: Any, path: _Path) -> Iterator[str]:
     reference = schema.get("$ref")
     if reference is not None and not _resolves(root, reference):
         yield f"$ref {shown(reference)} at {at}, which is not in the schema itself"
-    patterns = [schema.get("pattern"), *schema.get("patternProperties", ())]
-    for pattern in filter(None, patterns):
-        if any(map(_REGEX_REFUSED.fullmatch, _REGEX_STEP.findall(pattern))):
-            yield f"pattern {shown(pattern)} at {at}, with more than a regular language"
+    for pattern in _irregular(schema):
+        yield f"pattern {shown(pattern)} at {at}, with more than a regular language"
     for inner, part in _parts(schema):
         yield from _problems(root, part, path + inner)
 

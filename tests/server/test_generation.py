@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import math
 
 import pytest
@@ -35,6 +36,7 @@ from server.scripted import (
 from server.test_prompt import VERBATIM, jinja
 
 HI = history(("user", "Hi"))
+TOOL = {"type": "function", "function": {"name": "add"}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
@@ -498,7 +500,10 @@ def test_engine_that_lost_the_schema():
     [
         (TemplateOptions(), "<s>Hi</s>[]A:"),
         (TemplateOptions(omit_bos_token=True, omit_eos_token=True), "Hi[]A:"),
-        (TemplateOptions(tool_definitions=[{"a": 1}]), '<s>Hi</s>[{"a": 1}]A:'),
+        (
+            TemplateOptions(tool_definitions=[TOOL]),
+            f"<s>Hi</s>[{json.dumps(TOOL)}]A:",
+        ),
     ],
 )
 def test_format_prompt(options, expected):
@@ -511,17 +516,3 @@ def test_format_prompt(options, expected):
     made = format_prompt(ScriptedModel(), file, HI, KVConfig(), options)
 
     assert expected == asyncio.run(made)
-
-
-def test_tools_for_a_model_that_knows_none(caplog):
-    """Tools that the template does not show are worth a warning."""
-    tools = {
-        "type": "toolArray",
-        "tools": [{"type": "function", "function": {"name": "add"}}],
-    }
-    with caplog.at_level("WARNING", "lmstudio"):
-        generation(ScriptedModel(), config(tools=tools))
-
-    assert ["scripted was not trained for tools, and may not see them"] == (
-        caplog.messages
-    )

@@ -206,7 +206,8 @@ def test_minus_one_elsewhere():
         ),
         (
             {"llama__logitBias": [[-3, 1]]},
-            "llm.prediction.llama.logitBias must be pairs with a token id >= 0, not -3",
+            "llm.prediction.llama.logitBias must be pairs of a token id and a number "
+            "or '-inf', not [[-3, 1]]",
         ),
         (
             {
@@ -219,16 +220,6 @@ def test_minus_one_elsewhere():
             "llm.prediction.reasoning.parsing must be an object with non-empty "
             "startString and endString, not {'enabled': True, 'startString': '', "
             "'endString': 'x'}",
-        ),
-        (
-            {"tools": {"type": "toolArray", "tools": [{"type": "function"}]}},
-            "llm.prediction.tools.tools must be a list of {'type': 'function', "
-            "'function': {'name': ..., ...}}, not {'type': 'function'}",
-        ),
-        (
-            {"tools": {"type": "magic"}},
-            "llm.prediction.tools must be {'type': 'none'} or {'type': 'toolArray', "
-            "'tools': [...]}, not {'type': 'magic'}",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -246,8 +237,6 @@ def test_wrong_value(values, message):
     "values",
     [
         {"llama__tailFreeSampling": checked(0.5)},
-        {"llama__locallyTypicalSampling": checked(0.5)},
-        {"llama__mirostatSampling": {"version": 2}},
     ],
     ids=lambda values: next(iter(values)),
 )
@@ -276,8 +265,7 @@ def test_samplers_that_are_off():
     "values",
     [
         {"speculativeDecoding__draftModel": "small"},
-        {"reasoning__budgetTokens": checked(5)},
-        {"reasoning__budgetTokens": checked(0)},
+        {"contextPrefill": [{"type": "jsonFile", "absPath": "/etc/passwd"}]},
     ],
 )
 def test_settings_that_are_not_supported(values):
@@ -287,8 +275,8 @@ def test_settings_that_are_not_supported(values):
     with pytest.raises(GenerationError) as caught:
         read_options(config(**values))
 
-    title = f"llm.prediction.{key}: this server does not support it yet"
-    assert (title, "unsupportedSetting") == (caught.value.title, caught.value.code)
+    assert caught.value.title.startswith(f"llm.prediction.{key}: this server ")
+    assert "unsupportedSetting" == caught.value.code
 
 
 def test_unsupported_settings_that_are_off():
@@ -325,12 +313,96 @@ def test_tools(values, tools):
     assert tools == read_options(config(**values)).tools
 
 
-def test_forced_tools_are_refused():
-    """A tool call that must happen can't be promised yet."""
-    choice = {"type": "generic", "mode": "required"}
+def generic(mode):
+    return {"type": "generic", "mode": mode}
 
-    with pytest.raises(GenerationError, match="cannot force a tool call yet"):
-        read_options(config(tools=TOOLS, toolChoice=choice))
+
+OTHER = {"type": "function", "function": {"name": "other"}}
+BOTH = {"type": "toolArray", "tools": [TOOL, OTHER]}
+NAMED = {"type": "function", "function": {"name": "other"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "forced"),
+    [
+        ({"tools": BOTH}, ()),
+        ({"tools": BOTH, "toolChoice": generic("required")}, (TOOL, OTHER)),
+        ({"tools": BOTH, "toolChoice": NAMED}, (OTHER,)),
+        (
+            {"tools": BOTH, "toolChoice": {"type": "function", "name": "other"}},
+            (OTHER,),
+        ),
+        ({"tools": {**BOTH, "force": True}}, (TOOL, OTHER)),
+        ({"tools": {**BOTH, "force": True}, "toolChoice": generic("none")}, ()),
+        ({"tools": {"type": "none", "tools": []}}, ()),
+    ],
+)
+def test_forced_tools(values, forced):
+    """A choice names the tools of which one has to be called."""
+    assert forced == read_options(config(**values)).forced_tools
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"toolChoice": generic("required")}, "a call of a tool, and there is none"),
+        (
+            {"tools": TOOLS, "toolChoice": NAMED},
+            "a call of 'other', and there is none",
+        ),
+        (
+            {"tools": TOOLS, "toolChoice": generic("maybe")},
+            "must be {'type': 'generic'",
+        ),
+        ({"tools": TOOLS, "toolChoice": "auto"}, "must be {'type': 'generic'"),
+        ({"tools": {"type": "toolArray", "tools": [TOOL, TOOL]}}, "different names"),
+        (
+            {"tools": {"type": "toolArray", "tools": [{"type": "function"}]}},
+            "llm.prediction.tools must be",
+        ),
+        ({"tools": {"type": "magic"}}, "llm.prediction.tools must be"),
+        (
+            {
+                "reasoning__budgetTokens": checked(5),
+                "reasoning__parsing": {"enabled": False},
+            },
+            "needs the thoughts told apart",
+        ),
+    ],
+)
+def test_wrong_choices(values, problem):
+    """A choice that nothing can fulfil, and tools that are none, are refused."""
+    with pytest.raises(GenerationError, match=problem) as caught:
+        read_options(config(**values))
+
+    assert "invalidSetting" == caught.value.code
+
+
+def test_fields_of_newer_clients():
+    """Fields of an object that nobody here knows change nothing."""
+    mirostat = {"version": 2, "targetEntropy": 4, "learningRate": 0.2, "new": 1}
+    parsing = {"enabled": True, "startString": "<a>", "endString": "<b>", "new": 1}
+    options = read_options(
+        config(llama__mirostatSampling=mirostat, reasoning__parsing=parsing)
+    )
+
+    assert (2, 4, 0.2) == (
+        options.sampling.mirostat,
+        options.sampling.mirostat_tau,
+        options.sampling.mirostat_eta,
+    )
+    assert ReasoningTags(start="<a>", end="<b>") == options.reasoning
+
+
+def test_thoughts_and_typical_sampling():
+    """A budget of 0 is one; the typical sampler has the value that was given."""
+    options = read_options(
+        config(
+            reasoning__budgetTokens=checked(0),
+            llama__locallyTypicalSampling=checked(0.5),
+        )
+    )
+    assert (0, 0.5) == (options.reasoning_budget, options.sampling.typical_p)
 
 
 def test_reasoning_tags():

@@ -166,6 +166,8 @@ def completion(request: Request) -> dict[str, Any]:
     body.update(sampling)  # llama.cpp has the same names
     if request.logprobs is not None:
         body["n_probs"] = max(1, request.logprobs)  # 0 would switch the report off
+    if request.visible:
+        body["preserved_tokens"] = list(request.visible)
     if request.grammar is not None:
         body["grammar"] = request.grammar
     elif request.json_schema is not None:
