@@ -187,9 +187,13 @@ def log_file(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def embedded_server(home: Path, port: int = 0) -> Iterator[str]:
+def embedded_server(
+    home: Path, port: int = 0, *, cors: bool = False, api_token: str = ""
+) -> Iterator[str]:
     """The embedded server; yields its ``host:port``."""
     words = ["-W", "error", "-m", "lmstudio.server", "--port", str(port)]
+    words += ["--cors"] if cors else []
+    words += ["--api-token", api_token] if api_token else []
     with (
         log_file(home).open("w") as log,
         subprocess.Popen(

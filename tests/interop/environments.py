@@ -19,6 +19,9 @@ PYTHON_SDK = "lmstudio==1.5.0"
 JS_SDK = "@lmstudio/sdk@1.5.0"
 #: The client of the README that this package follows.
 ALPHA_SDK = "@lmstudio/sdk@0.0.12"
+#: Puts the SDK and a page's script into one file; and a part of Node.js that the SDK
+#: asks for, as it is for browsers.
+BUNDLER = ("esbuild@0.25", "process@0.11")
 #: Versions of the SDK for JavaScript whose schemas check our client.
 SCHEMAS = ("1.0.1", "1.5.0", "2.0.0")
 #: The oldest Node.js that runs the SDK for JavaScript.
@@ -52,6 +55,34 @@ def alpha() -> tuple[str, Path]:
     Skips the test where there is no Node.js; in CI that is a failure.
     """
     return _node_packages("interop-alpha", [ALPHA_SDK], {})
+
+
+def browser_page(made: Path) -> None:
+    """Bundle the script of the test's page with the official JavaScript SDK.
+
+    Skips the test where there is no Node.js; in CI that is a failure.
+
+    Args:
+        made: The file to write.
+    """
+    node, place = _node_packages("interop-browser", [JS_SDK, *BUNDLER], {})
+    source = place / "page.mjs"  # there it finds the SDK
+    shutil.copyfile(Path(__file__).with_name("page.mjs"), source)
+    bundler = place / "node_modules" / "esbuild" / "bin" / "esbuild"
+    words = ["--bundle", "--format=esm", "--platform=browser", "--log-level=error"]
+    if os.name == "nt":
+        _run([node, str(bundler), str(source), *words, f"--outfile={made}"])
+    else:  # here npm puts the program itself in the place of its script
+        _run([str(bundler), str(source), *words, f"--outfile={made}"])
+
+
+def chromium() -> str:
+    """A browser. Skips the test where there is none; in CI that is a failure."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    _do_without("chromium is not installed")
 
 
 def schemas() -> tuple[str, dict[str, Path]]:
