@@ -13,11 +13,17 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import (
 
 from .app import App
 
+#: How long a connection too many may wait for its own first word, seconds.
+SURPLUS_TIME = 1.0
+
 
 class HttpConnection(H11Protocol):
     """Counts connections, and gives the head of a request so much time."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    # Why there are too many, for one that is. It is told once it asks: an answer in
+    # front of the question may be lost with the connection.
+    _surplus: tuple[str, str] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Refuse it, or wait for the head of its request."""
@@ -26,16 +32,21 @@ class HttpConnection(H11Protocol):
         theirs = _address(self)
         same = sum(_address(other) == theirs for other in self.connections)
         if len(self.connections) > limits.connections:
-            self._refuse(503, "connections", f"{limits.connections} are open")
+            self._surplus = ("connections", f"{limits.connections} are open")
         elif same > limits.connections_per_address:
             most = limits.connections_per_address
-            self._refuse(503, "address", f"{most} are open from {theirs}")
+            self._surplus = ("address", f"{most} are open from {theirs}")
+        if len(self.connections) > 2 * limits.connections:
+            transport.abort()
         else:
             self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Watch how far the head of a request has come."""
         if self.transport.is_closing():
+            return
+        if self._surplus is not None:
+            self._refuse(503, *self._surplus)
             return
         super().data_received(data)
         if self.transport.get_protocol() is not self:  # it became a websocket
@@ -58,6 +69,8 @@ class HttpConnection(H11Protocol):
     def _expect_head(self) -> None:
         if self._head_timer is None:
             limit = self._app.limits.header_time
+            if self._surplus is not None:
+                limit = min(limit, SURPLUS_TIME)
             self._head_timer = self.loop.call_later(limit, self._too_late)
 
     def _head_came(self) -> None:
@@ -68,6 +81,9 @@ class HttpConnection(H11Protocol):
     def _too_late(self) -> None:
         self._head_timer = None
         limit = self._app.limits.header_time
+        if self._surplus is not None:
+            self._refuse(503, *self._surplus)
+            return
         self._refuse(408, "head", f"no request came within {limit:g} seconds")
 
     def _refuse(self, status: int, kind: str, problem: str) -> None:
