@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,9 +16,12 @@ from .home import check_home
 HOST = click.option(
     "--host",
     metavar="ADDRESS",
+    hidden=True,
     help="The server: a name, host:port, or a URL. Without it, one is looked for.",
 )
-PORT = click.option("--port", type=click.IntRange(1, 65535), help="Its port.")
+PORT = click.option(
+    "--port", type=click.IntRange(1, 65535), hidden=True, help="Its port."
+)
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,6 +47,8 @@ def spelled(host: str | None, port: int | None) -> str | None:
     if port is None:
         return host
     host = host or "127.0.0.1"
+    import ipaddress
+
     with contextlib.suppress(ValueError):
         host = f"[{ipaddress.IPv6Address(host)}]"
     return f"{host}:{port}"
@@ -52,5 +56,5 @@ def spelled(host: str | None, port: int | None) -> str | None:
 
 def loaded_models(client: lmstudio.LMStudioClient) -> list[lmstudio.InstanceInfo]:
     """What the server has in memory."""
-    infos = (model.get_model_info() for model in client.llm.list_loaded())
+    infos = (model.get_model_info() for model in client.list_loaded_models())
     return [info for info in infos if info is not None]  # one may just have gone

@@ -15,11 +15,12 @@ NO_SERVER = 3
 NOT_FOUND = 4
 INTERRUPTED = 130
 
-#: Errors of the package and the exit code of each; the first that fits counts.
-CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (lmstudio.LMStudioWebsocketError, NO_SERVER),
-    (lmstudio.LMStudioModelNotFoundError, NOT_FOUND),
-    (lmstudio.LMStudioValueError, WRONG_USAGE),
+#: Errors of the package by name, and the exit code of each; the first that fits
+#: counts. By name, since most commands end without an error.
+CODES = (
+    ("LMStudioWebsocketError", NO_SERVER),
+    ("LMStudioModelNotFoundError", NOT_FOUND),
+    ("LMStudioValueError", WRONG_USAGE),
 )
 #: Values that come from elsewhere, such as the end of a log, are cut at this length.
 LONGEST = 2000
@@ -52,7 +53,7 @@ def one_line(text: str) -> str:
 def failure_of(exc: Exception) -> Failure:
     """The failure that tells a user about an exception."""
     if isinstance(exc, lmstudio.LMStudioError):
-        codes = (code for kind, code in CODES if isinstance(exc, kind))
+        codes = (c for name, c in CODES if isinstance(exc, getattr(lmstudio, name)))
         return Failure(str(exc), next(codes, FAILED))
     if isinstance(exc, ModuleNotFoundError):
         needed = f"the module {exc.name!r} is missing"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .client import connected, server_options
-from .output import progress_bar, say
+from .output import progress_bar, say, size_text
+from .selection import find_model, missing_key
+
+if TYPE_CHECKING:
+    from lmstudio import ResourcesUsage
 
 
 def offload(
@@ -30,7 +35,7 @@ def offload(
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", required=False)
 @click.option("--identifier", metavar="ID", help="Name to use it by, instead of KEY.")
 @click.option(
     "--context-length", "-c", type=click.IntRange(1), help="Tokens of context."
@@ -45,40 +50,76 @@ def offload(
     help="Unload it after so much idleness.",
 )
 @click.option("--parallel", type=click.IntRange(1), help="Predictions at once.")
-@click.option("--yes", "-y", is_flag=True, hidden=True, help="There are no questions.")
+@click.option("--exact", is_flag=True, help="KEY is the whole key or path.")
+@click.option("--estimate-only", is_flag=True, help="Say what it would take, no more.")
+@click.option(
+    "--yes", "-y", is_flag=True, help="Ask nothing; take the first that fits."
+)
 @server_options
 def load(
-    key: str,
+    key: str | None,
     identifier: str | None,
     context_length: int | None,
     gpu: float | str | None,
     ttl: float | None,
     parallel: int | None,
+    exact: bool,
+    estimate_only: bool,
     yes: bool,
     host: str | None,
     port: int | None,
 ) -> None:
-    """Load the model KEY into the server's memory, where it stays.
+    """Load the model KEY, or one that has KEY in its name, into memory to stay there.
+
+    Without KEY it asks which one.
 
     \b
     Example:
       lms load smollm2-135m-instruct --context-length 2048
     """
+    if key is None:
+        if exact:
+            raise click.UsageError("--exact needs KEY")
+        if not yes:
+            missing_key()
     wanted = {
         "context_length": context_length,
         "gpu": None if gpu is None else {"ratio": gpu},
         "max_parallel_predictions": parallel,
     }
     config = {name: value for name, value in wanted.items() if value is not None}
-    with connected(host, port) as client, progress_bar(f"Loading {key}") as show:
-        begin = time.monotonic()
-        model = client.llm.load(
-            key,
-            identifier=identifier,
-            config=config,
-            ttl=ttl,
-            no_hup=True,
-            on_progress=show,
-        )
-        seconds = time.monotonic() - begin
-    say(f"Loaded {key} in {seconds:.1f} s; its identifier is {model.identifier}")
+    with connected(host, port) as client:
+        name, kind = find_model(client, key, exact=exact, yes=yes)
+        if kind == "embedding":
+            config.pop("max_parallel_predictions", None)  # they have no such option
+        models = client.embedding if kind == "embedding" else client.llm
+        if estimate_only:
+            _print_estimate(name, models.estimate_resources_usage(name, config), config)
+            return
+        with progress_bar(f"Loading {name}") as show:
+            begin = time.monotonic()
+            model = models.load(
+                name,
+                identifier=identifier,
+                config=config,
+                ttl=ttl,
+                no_hup=True,
+                on_progress=show,
+            )
+            seconds = time.monotonic() - begin
+    say(f"Loaded {name} in {seconds:.1f} s; its identifier is {model.identifier}")
+
+
+def _print_estimate(name: str, usage: ResourcesUsage, config: dict[str, Any]) -> None:
+    memory = usage.memory
+    click.echo(f"Model: {name}")
+    if "context_length" in config:
+        click.echo(f"Context length: {config['context_length']}")
+    if "gpu" in config:
+        click.echo(f"GPU offload: {config['gpu']['ratio']}")
+    click.echo(f"Estimated GPU memory:   {size_text(memory.total_vram_bytes)}")
+    click.echo(f"Estimated total memory: {size_text(memory.total_bytes)}")
+    if memory.confidence == "low":
+        click.echo("Confidence: low")
+    can = "can" if usage.passes_guardrails else "can't"
+    click.echo(f"The model {can} be loaded with what is free now")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +13,27 @@ except ModuleNotFoundError as exc:  # `lms` is installed with the package itself
     hint = "lms: install what it needs first: pip install 'lmstudio[server]'"
     raise SystemExit(hint) from exc
 
+from .common import says, with_levels
 from .failures import INTERRUPTED, Failure, failure_of, wrong_usage
 
-#: Each command is the object of its name in the module of its name, which is
-#: imported when the command is used.
-COMMANDS = ("get", "load", "ls", "ps", "server", "status", "unload", "version")
+#: Each command and what it does. It is the object of its name in the module of its
+#: name, with an underscore where Python wants one, which is imported when it is used.
+COMMANDS = {
+    "chat": "Talk with a model.",
+    "completion": "Print what makes a shell complete commands.",
+    "daemon": "The server in the background, under LM Studio's other name.",
+    "get": "Download a model.",
+    "import": "Put a model file into the models folder.",
+    "load": "Load a model into memory.",
+    "log": "Watch what the server does.",
+    "ls": "List the models on disk.",
+    "ps": "List the models in memory.",
+    "server": "Start, stop and look at the server.",
+    "status": "Show the server and the models in memory.",
+    "unload": "Unload models from memory.",
+    "version": "Show the version of this command.",
+}
+_KEYWORDS = {"import": "import_"}
 
 
 class Lms(click.Group):
@@ -33,10 +47,18 @@ class Lms(click.Group):
         """Import a command; None if there is none of that name."""
         if name not in COMMANDS:
             return None
+        name = _KEYWORDS.get(name, name)
         module = importlib.import_module(f"lmstudio.cli.{name}")
         command = getattr(module, name)
         assert isinstance(command, click.Command)
-        return command
+        return with_levels(command)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; whatever it raises becomes a failure."""
@@ -49,7 +71,9 @@ class Lms(click.Group):
         except BrokenPipeError:  # `lms ls | head`: click knows what to do
             raise
         except Exception as exc:
-            if ctx.params.get("verbose"):
+            if says("debug"):
+                import traceback
+
                 traceback.print_exc()
             raise failure_of(exc) from exc
 
@@ -92,22 +116,23 @@ def _report(failure: Failure) -> int:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--verbose", is_flag=True, help="Show what happens, and tracebacks.")
 @click.pass_context
-def main(ctx: click.Context, verbose: bool) -> None:
+def main(ctx: click.Context) -> None:
     """Run language models on this machine.
+
+    Commands that talk to a server find it, or take --host and --port. All take
+    --verbose, --quiet, and --log-level with debug, info, warn, error or none.
 
     \b
     Example:
       lms get smollm2-135m-instruct
-      lms server start
-      lms load smollm2-135m-instruct
+      lms chat smollm2-135m-instruct
     """
-    if verbose:
-        logging.basicConfig(level=logging.DEBUG)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
+
+with_levels(main)
 
 if __name__ == "__main__":
     main(prog_name="lms")

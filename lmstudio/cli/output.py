@@ -10,17 +10,21 @@ from typing import Any
 
 import click
 
+from .common import says
+
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def say(text: str) -> None:
-    """Print a line of result."""
-    click.echo(text)
+    """Print a line of result, unless less is to be said."""
+    if says("info"):
+        click.echo(text)
 
 
 def note(text: str) -> None:
     """Print a line beside the result, which pipes and files do not get."""
-    click.echo(text, err=True)
+    if says("warn"):
+        click.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
@@ -61,7 +65,7 @@ def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
     Yields:
         A function that takes the share that is done, 0 to 1. Any thread may call it.
     """
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and says("info")):
         yield lambda share: None
         return
     from rich.console import Console

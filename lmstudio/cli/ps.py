@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 import lmstudio
 
-from .client import connected, loaded_models, server_options
+from .client import connected, server_options
 from .output import print_json, print_table, say, size_text, time_text
 
 
@@ -24,15 +24,43 @@ def ps(as_json: bool, host: str | None, port: int | None) -> None:
       lms ps --json
     """
     with connected(host, port) as client:
-        models = loaded_models(client)
+        found = [
+            (info, _doing(model))
+            for model in client.list_loaded_models()
+            if (info := model.get_model_info()) is not None  # it may just have gone
+        ]
     if as_json:
-        print_json([dict(model.raw) for model in models])
+        hidden = "instanceReference"  # the server's own, and of no use elsewhere
+        print_json(
+            [
+                {**{k: v for k, v in info.raw.items() if k != hidden}, **doing}
+                for info, doing in found
+            ]
+        )
     else:
-        print_loaded(models)
+        print_loaded(
+            [info for info, _ in found],
+            {info.identifier: str(doing.get("status", "")) for info, doing in found},
+        )
 
 
-def print_loaded(models: Sequence[lmstudio.InstanceInfo]) -> None:
-    """Print a table of loaded models, or that there is none."""
+def _doing(model: lmstudio.LLM | lmstudio.EmbeddingModel) -> dict[str, object]:
+    """What a model does, and how many requests wait; empty for older servers."""
+    try:
+        state = model.get_processing_state()
+    except (lmstudio.LMStudioUnsupportedError, lmstudio.LMStudioModelNotFoundError):
+        return {}
+    return {"status": state.status, "queued": state.queued}
+
+
+def print_loaded(
+    models: Sequence[lmstudio.InstanceInfo], states: Mapping[str, str] | None = None
+) -> None:
+    """Print a table of loaded models, or that there is none.
+
+    Args:
+        states: What each does, by its identifier; None leaves the column out.
+    """
     if not models:
         say("No model is loaded; `lms load KEY` loads one, `lms ls` lists them")
         return
@@ -43,10 +71,12 @@ def print_loaded(models: Sequence[lmstudio.InstanceInfo]) -> None:
             size_text(model.size_bytes),
             model.context_length or None,
             _ttl(model, time.time()),
+            *(() if states is None else (states.get(model.identifier, "").upper(),)),
         )
         for model in sorted(models, key=lambda model: model.identifier)
     ]
-    print_table(("IDENTIFIER", "MODEL", "SIZE", "CONTEXT", "UNLOADS AFTER"), rows)
+    columns = ["IDENTIFIER", "MODEL", "SIZE", "CONTEXT", "UNLOADS AFTER"]
+    print_table(columns + ([] if states is None else ["STATUS"]), rows)
 
 
 def _ttl(model: lmstudio.InstanceInfo, now: float) -> str | None:

@@ -64,10 +64,8 @@ def start(
     """
     if foreground:
         ctx.exit(_run(port, bind, cors))
-    with background.starting():
-        found = _running(port, bind, cors)
-        state = "is running" if found is None else "is running already"
-        found = found or background.start(port, bind, cors)
+    found, was_running = start_in_background(port, bind, cors)
+    state = "is running already" if was_running else "is running"
     say(f"The server {state} at {found.address}")
     if found.is_open:
         note(
@@ -77,7 +75,8 @@ def start(
 
 
 @server.command()
-def stop() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def stop(as_json: bool) -> None:
     """Stop the server that runs in the background.
 
     \b
@@ -87,6 +86,9 @@ def stop() -> None:
     known = background.written_down()
     if known is not None and known.is_in_background:
         by_itself = background.stop(known)
+        if as_json:
+            print_json({"stopped": True, "port": known.port})
+            return
         how = "Stopped" if by_itself else "Killed, as it did not end by itself,"
         say(f"{how} the server at {known.address}")
         return
@@ -99,7 +101,10 @@ def stop() -> None:
             f"the server at {other.address} is not one of `lms server start` with this"
             f" home folder: end the program that it runs in{process}"
         )
-    say("The server is not running")
+    if as_json:
+        print_json({"stopped": False, "port": None})
+    else:
+        say("The server is not running")
 
 
 @server.command()
@@ -116,6 +121,23 @@ def status(as_json: bool) -> None:
         print_json(status_of(found))
     else:
         say(status_text(found))
+
+
+def start_in_background(
+    port: int = PORT, bind: str = "127.0.0.1", cors: bool = False
+) -> tuple[Server, bool]:
+    """The server of this home folder, started if it does not run.
+
+    Returns:
+        The server, and whether it ran already.
+
+    Raises:
+        Failure: It does not come up, or another one runs.
+    """
+    with background.starting():
+        found = _running(port, bind, cors)
+        was_running = found is not None
+        return found or background.start(port, bind, cors), was_running
 
 
 def running_server() -> Server | None:

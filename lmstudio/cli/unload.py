@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .choices import can_ask, choose
 from .client import connected, loaded_models, server_options
 from .failures import WRONG_USAGE, Failure
 from .output import say
@@ -25,18 +26,19 @@ def unload(
     if identifier and all_models:
         raise click.UsageError("say either IDENTIFIER or --all")
     with connected(host, port) as client:
-        if identifier:
-            chosen = [identifier]
-        else:
-            chosen = sorted(model.identifier for model in loaded_models(client))
+        loaded = {model.identifier: model for model in loaded_models(client)}
+        chosen = [identifier] if identifier else sorted(loaded)
         if len(chosen) > 1 and not all_models:
-            raise Failure(
-                f"several models are loaded ({', '.join(chosen)}):"
-                " name one of them, or say --all",
-                WRONG_USAGE,
-            )
+            if not can_ask():
+                raise Failure(
+                    f"several models are loaded ({', '.join(chosen)}):"
+                    " name one of them, or say --all",
+                    WRONG_USAGE,
+                )
+            chosen = [chosen[choose("Unload which one", chosen)]]
         for name in chosen:
-            client.llm.unload(name)
+            is_embedding = name in loaded and loaded[name].type == "embedding"
+            (client.embedding if is_embedding else client.llm).unload(name)
             say(f"Unloaded {name}")
     if not chosen:
         say("No model is loaded")

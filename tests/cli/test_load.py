@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from lmstudio.catalog import Models
 from lmstudio.cli import load
 from lmstudio.server.engine import LoadFailed
 from lmstudio.testing import Await
+from lmstudio.wire.usage import MemoryUsage, ResourcesUsage
+from terminals import Terminal
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,4 +128,97 @@ def test_interrupted(server, number, code, line):
 
     assert (code, "", line) == (process.returncode, out, err)
     server.wait_for(lambda seen: seen.message.get("type") == "channelSend")
+    assert [] == server.loaded()
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["big"], "acme/big"),
+        (["BIG"], "acme/big"),
+        (["acme/big", "--exact"], "acme/big"),
+        (["c", "--yes"], "acme/big"),
+        (["--yes"], "smol"),
+    ],
+    ids=str,
+)
+def test_parts_of_names(lms, server, words, key):
+    """A part of a name will do where one model has it, or with --yes."""
+    result = lms("load", *words)
+
+    assert 0 == result.exit_code
+    assert [key] == server.loaded()
+
+
+def test_several_fit(lms, server):
+    """A part that several have is code 4, with their names; nothing is loaded."""
+    result = lms("load", "e")
+
+    assert (4, "") == (result.exit_code, result.stdout)
+    assert result.stderr.startswith("lms: several models fit 'e': name one of ")
+    assert [] == server.loaded()
+
+
+def test_exact(lms, server):
+    """With --exact a part will not do."""
+    result = lms("load", "big", "--exact")
+
+    assert (4, "") == (result.exit_code, result.stdout)
+    assert "no model on disk has exactly the key or path 'big'" in result.stderr
+
+
+def test_embedding_model(lms, server):
+    """An embedding model is loaded as one, and listed and unloaded too."""
+    assert (
+        0 == lms("load", "text-embedding-a", "-c", "128", "--parallel", "2").exit_code
+    )
+    assert ["text-embedding-a"] == server.loaded()
+    assert "Unloaded text-embedding-a\n" == lms("unload", "text-embedding-a").stdout
+    assert [] == server.loaded()
+
+
+def test_asks(server):
+    """On a terminal it asks which model, and shows their sizes."""
+    with Terminal("load") as terminal:
+        terminal.until("acme/big  (1.0 MB)")
+        terminal.until("Which one")
+        terminal.type("2\n")
+        terminal.until("its identifier is acme/big")
+        assert 0 == terminal.end()
+
+
+def test_estimate_only(lms, server, monkeypatch):
+    """--estimate-only says what the model would take, and loads nothing."""
+    usage = ResourcesUsage(
+        memory=MemoryUsage(
+            confidence="low",
+            model_vram_bytes=0,
+            context_vram_bytes=0,
+            total_vram_bytes=0,
+            model_bytes=1e9,
+            context_bytes=5e8,
+            total_bytes=1.5e9,
+        ),
+        passes_guardrails=False,
+    )
+    asked = []
+
+    def estimate(_, key, config):
+        asked.append((key, config))
+        return usage
+
+    monkeypatch.setattr(Models, "estimate_resources_usage", estimate)
+    result = lms("load", "smol", "--estimate-only", "-c", "512", "--gpu", "max")
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert [("smol", {"context_length": 512, "gpu": {"ratio": "max"}})] == asked
+    assert [
+        "Model: smol",
+        "Context length: 512",
+        "GPU offload: max",
+        "Estimated GPU memory:   0 B",
+        "Estimated total memory: 1.5 GB",
+        "Confidence: low",
+        "The model can't be loaded with what is free now",
+    ] == result.stdout.splitlines()
     assert [] == server.loaded()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
+import lmstudio
 from gguf_files import write_gguf
+from lmstudio.cli import ls
 
 
 def test_table(lms, server):
@@ -90,3 +93,46 @@ def test_a_named_server_is_needed(lms, monkeypatch, closed_port, by_variable):
     assert 1 == result.stderr.count("\n")
     assert address in result.stderr
     assert "lms server start" in result.stderr
+
+
+def test_one_model(lms, server):
+    """With a key, all that is known of that model; also as JSON."""
+    server.load("acme/big")
+    lines = lms("ls", "acme/big").stdout.splitlines()
+
+    assert "acme/big" == lines[0]
+    known = [" ".join(line.split()) for line in lines]
+    assert {"Type: llm", "Quantization: Q4_K_M, 4 bit", "Loaded: 1"} <= {*known}
+    (model,) = json.loads(lms("ls", "acme/big", "--json").stdout)
+    assert "acme/big" == model["modelKey"]
+
+
+def test_detailed(lms, server):
+    """--detailed says all of each model."""
+    lines = lms("ls", "--detailed", "--llm").stdout.splitlines()
+
+    assert ["smol", "acme/big"] == [line for line in lines if line[0] != " "]
+
+
+def test_unknown_key(lms, server):
+    """A key that no model has is code 4."""
+    result = lms("ls", "nonsense")
+
+    assert (4, "") == (result.exit_code, result.stdout)
+    assert "no model on disk has the key 'nonsense'" in result.stderr
+
+
+def test_variants(capsys):
+    """--variants lists each quantization under its model."""
+    model = lmstudio.ModelInfo(
+        type="llm",
+        model_key="a",
+        path="a",
+        variants=["a@q4", "a@q8"],
+        selected_variant="a@q8",
+    )
+    ls._print([model], Counter(), True)
+
+    assert ["a llm 0 B", "a@q4", "a@q8 by default"] == [
+        " ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:]
+    ]

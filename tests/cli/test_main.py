@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,8 +20,13 @@ from lmstudio.cli.main import COMMANDS, main
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "lms.md"
 #: The words of every command.
-ALL = [[name] for name in COMMANDS if name != "server"]
-ALL += [["server", name] for name in ("start", "stop", "status")]
+GROUPS = {
+    "server": ("start", "stop", "status"),
+    "daemon": ("up", "down", "status"),
+    "log": ("stream",),
+}
+ALL = [[name] for name in COMMANDS if name not in GROUPS]
+ALL += [[group, name] for group, names in GROUPS.items() for name in names]
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
@@ -32,12 +38,36 @@ def test_help(lms, words):
     assert f"lms {' '.join(words)}" in result.stdout.split("Example:")[1]
 
 
-def test_help_of_the_group(lms):
-    """`lms server` lists its commands."""
-    result = lms("server")
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_group(lms, group):
+    """`lms server`, `lms daemon` and `lms log` list their commands."""
+    result = lms(group)
 
     assert (0, "") == (result.exit_code, result.stderr)
-    assert "start" in result.stdout.split("Commands:")[1]
+    listed = re.findall(r"^  (\w+) ", result.stdout.split("Commands:")[1], re.M)
+    assert sorted(GROUPS[group]) == sorted(listed)
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_hidden_options(lms, words):
+    """Every command takes the levels of saying; the help does not show them."""
+    result = lms(*words, "--log-level", "warn", "--help")
+
+    assert 0 == result.exit_code
+    assert "--log-level" not in result.stdout
+
+
+def test_levels(lms):
+    """--quiet and --log-level leave out what is no result, --json stays."""
+    assert "" == lms("version", "--quiet").stdout
+    assert "" == lms("version", "--log-level", "warn").stdout
+    assert "" == lms("--quiet", "version").stdout
+    assert lms("version", "--log-level", "info").stdout
+    assert lms("version", "--quiet", "--json").stdout
+
+    result = lms("version", "--quiet", "--verbose")
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "say one of --log-level, --verbose and --quiet" in result.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)], ids=str)
@@ -46,7 +76,8 @@ def test_help_of_all(lms, words):
     result = lms(*words)
 
     assert (0, "") == (result.exit_code, result.stderr)
-    assert list(COMMANDS) == re.findall(r"^  (\w+) ", result.stdout, re.M)[-8:]
+    listed = re.findall(r"^  (\w+) ", result.stdout.split("Commands:")[1], re.M)
+    assert list(COMMANDS) == listed
 
 
 def guide_lines():
@@ -59,7 +90,7 @@ def test_commands_of_the_guide(line):
     """What the guide says to type is a command line that we understand."""
     command: click.Command = main
     context = None
-    words = line.split()
+    words = shlex.split(line.partition(" < ")[0].partition(" > ")[0], comments=True)
     while isinstance(command, click.Group):
         context = command.make_context("lms", [], parent=context)
         found = command.get_command(context, words.pop(0))
@@ -80,6 +111,14 @@ def test_commands_of_the_guide(line):
         (["load", "a", "--gpu", "nan"], "'nan' is not 0 to 1, 'max' or 'off'"),
         (["load", "a", "-c", "many"], "'many' is not a valid integer"),
         (["load", "a", "--ttl", "0"], "0 is not in the range"),
+        (["load", "--exact"], "--exact needs KEY"),
+        (["chat"], "no prompt: say --prompt, or pipe a text in"),
+        (["log", "stream", "-s", "runtime", "--stats"], "are for --source model"),
+        (["log", "stream", "--filter", "all"], "'all' is not input, output"),
+        (["import", "a.gguf", "-c", "-l"], "say one of --copy, --hard-link"),
+        (["import", "a.gguf", "--user-repo", "../a"], "'../a' is not user/repo"),
+        (["import", "a.gguf", "--user-repo", "a/b/c"], "'a/b/c' is not user/repo"),
+        (["completion", "csh"], "'csh' is not one of 'bash', 'zsh', 'fish'"),
         (["unload", "a", "--all"], "say either IDENTIFIER or --all"),
         (["ps", "--host", "ftp://a"], "the scheme 'ftp' is unknown"),
     ],

@@ -19,22 +19,24 @@ def test_table(lms, server):
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert [
-        "IDENTIFIER MODEL SIZE CONTEXT UNLOADS AFTER",
-        "acme/big acme/big 1.0 MB 4096",
-        "writer smol 1.0 MB 4096 12 min of 12 min",
+        "IDENTIFIER MODEL SIZE CONTEXT UNLOADS AFTER STATUS",
+        "acme/big acme/big 1.0 MB 4096 IDLE",
+        "writer smol 1.0 MB 4096 12 min of 12 min IDLE",
     ] == [" ".join(line.split()) for line in result.stdout.splitlines()]
 
 
 def test_json(lms, server):
-    """JSON is the list of infos as they travel."""
+    """JSON is the list of infos as they travel, and what each model does."""
     server.load("smol", identifier="writer", ttl=720)
-    (model,) = json.loads(lms("ps", "--json").stdout)
+    server.load("text-embedding-a")
+    models = json.loads(lms("ps", "--json").stdout)
 
-    assert ("writer", "smol", 720_000) == (
-        model["identifier"],
-        model["modelKey"],
-        model["ttlMs"],
-    )
+    names = ("identifier", "modelKey", "ttlMs", "status", "queued")
+    assert [
+        ("writer", "smol", 720_000, "idle", 0),
+        ("text-embedding-a", "text-embedding-a", None, "idle", 0),
+    ] == [tuple(model[name] for name in names) for model in models]
+    assert "instanceReference" not in models[0]
 
 
 def test_nothing_loaded(lms, server):
