@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from hub_server import HubServer, hub_server
 from leftovers import Processes, nothing_left
 from lmstudio import LLM, LMStudioClient
 from lmstudio.testing import FakeServer
@@ -99,6 +100,16 @@ def client(fake: FakeServer) -> Iterator[LMStudioClient]:
 def model(client: LMStudioClient) -> LLM:
     """A handle of the scripted server's loaded model."""
     return client.llm.get("any")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """An empty stand-in for the model hub, which everything in this process asks."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", tmp_path / "none")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with hub_server() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
 
 
 @pytest.fixture(autouse=True)

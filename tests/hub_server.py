@@ -2,7 +2,7 @@
 
 It serves the routes that ``huggingface_hub`` asks: ``/api/models``,
 ``/api/models/<id>``, ``/api/models/<id>/tree/<revision>`` and
-``/<id>/resolve/<revision>/<file>`` with HEAD, Range, ETag and the headers of large files.
+``/<id>/resolve/<revision>/<file>`` with HEAD, Range, ETag and headers of large files.
 """
 
 from __future__ import annotations

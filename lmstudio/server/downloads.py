@@ -20,7 +20,14 @@ import attrs
 from .engine import EngineError, ModelFile
 from .hub import Hub, HubError
 from .hub_options import Option, Reference, choose, options_of
-from .partial import DownloadFailed, disk_error, fetch_file, part_size, thread
+from .partial import (
+    PAUSE,
+    DownloadFailed,
+    disk_error,
+    fetch_file,
+    part_size,
+    thread,
+)
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -174,6 +181,7 @@ class Downloads:
         models_dir: The models folder. Locks are made beside it.
         hub: Where models come from.
         memory: Says how many bytes of memory this machine has.
+        pause: Seconds before a broken connection is made again, at first.
     """
 
     def __init__(
@@ -182,11 +190,13 @@ class Downloads:
         models_dir: Path,
         hub: Hub | None = None,
         memory: Callable[[], int | None] | None = None,
+        pause: float = PAUSE,
     ) -> None:
         self.hub = hub or Hub()
         self._models = models
         self._folder = Path(os.path.abspath(models_dir))
         self._memory = memory or total_memory
+        self._pause = pause
         self._running: dict[str, Job] = {}  # by the path of the first file
         self._jobs: dict[str, Job] = {}  # by id, ended ones too
         self._tasks = Tasks()
@@ -322,7 +332,11 @@ class Downloads:
         for number, (target, file) in enumerate(pairs):
             take = _Taker(job, number)
             lock = self._lock_of(target)
-            await fetch_file(self.hub, option.repo, file, target, take, lock=lock)
+            await fetch_file(
+                *(self.hub, option.repo, file, target, take),
+                lock=lock,
+                pause=self._pause,
+            )
         job.state = "finalizing"
         return await thread(self._key_of, option)
 
