@@ -15,6 +15,8 @@ from .app import App
 
 #: How long a connection too many may wait for its own first word, seconds.
 SURPLUS_TIME = 1.0
+#: How long a client may take to answer the close of its socket, seconds.
+CLOSE_TIME = 2.0
 
 
 class HttpConnection(H11Protocol):
@@ -103,6 +105,10 @@ class HttpConnection(H11Protocol):
 
 class SocketConnection(WebSocketsSansIOProtocol):
     """Logs why a websocket was ended that broke the rules below the messages."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.close_timeout = CLOSE_TIME
 
     def handle_parser_exception(self) -> None:
         """Log the broken rule; the close says it to the client."""
