@@ -364,7 +364,8 @@ def _tools(given: _Given) -> tuple[_Tools, _Tools]:
     mode, only = _choice(given)
     if not is_none and raw.get("force") is True and mode == "auto":
         mode = "required"
-    if mode == "none":
+    # The last round of a run takes the tools away, and may leave the choice.
+    if mode == "none" or (is_none and given.raw("raw_tools") is not None):
         return (), ()
     forced = [t for t in tools if only is None or t["function"]["name"] == only]
     if mode == "required" and not forced:

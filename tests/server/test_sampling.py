@@ -335,6 +335,7 @@ NAMED = {"type": "function", "function": {"name": "other"}}
         ({"tools": {**BOTH, "force": True}}, (TOOL, OTHER)),
         ({"tools": {**BOTH, "force": True}, "toolChoice": generic("none")}, ()),
         ({"tools": {"type": "none", "tools": []}}, ()),
+        ({"tools": {"type": "none"}, "toolChoice": generic("required")}, ()),
     ],
 )
 def test_forced_tools(values, forced):
