@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv"
 PYTHON_SDK = "lmstudio==1.5.0"
+OPENAI_CLIENT = "openai==3.54.0"
 JS_SDK = "@lmstudio/sdk@1.5.0"
 #: The client of the README that this package follows.
 ALPHA_SDK = "@lmstudio/sdk@0.0.12"
@@ -30,15 +31,12 @@ OLDEST_NODE = 18
 
 def python() -> Path:
     """The interpreter of an environment with the official Python SDK."""
-    place = PLACE / "interop-python"
-    bin_folder = "Scripts" if os.name == "nt" else "bin"
-    interpreter = place / bin_folder / "python"
-    made_from = f"{PYTHON_SDK}, Python {sys.version}, {sys.base_prefix}"
-    if not _is_made(place, made_from):
-        _run([sys.executable, "-m", "venv", "--clear", str(place)])
-        _run([str(interpreter), "-I", "-m", "pip", "install", "-qq", PYTHON_SDK])
-        _stamp(place, made_from)
-    return interpreter
+    return _python_packages("interop-python", PYTHON_SDK)
+
+
+def openai() -> Path:
+    """The interpreter of an environment with OpenAI's own client."""
+    return _python_packages("interop-openai", OPENAI_CLIENT)
 
 
 def javascript() -> tuple[str, Path]:
@@ -96,6 +94,19 @@ def schemas() -> tuple[str, dict[str, Path]]:
     settings = {"overrides": {"@lmstudio/lms-isomorphic": "^0.4.0"}}
     node, place = _node_packages("interop-schemas", named, settings)
     return node, {v: place / "node_modules" / f"sdk-{v}" for v in SCHEMAS}
+
+
+def _python_packages(folder: str, package: str) -> Path:
+    """The interpreter of an environment with a package."""
+    place = PLACE / folder
+    bin_folder = "Scripts" if os.name == "nt" else "bin"
+    interpreter = place / bin_folder / "python"
+    made_from = f"{package}, Python {sys.version}, {sys.base_prefix}"
+    if not _is_made(place, made_from):
+        _run([sys.executable, "-m", "venv", "--clear", str(place)])
+        _run([str(interpreter), "-I", "-m", "pip", "install", "-qq", package])
+        _stamp(place, made_from)
+    return interpreter
 
 
 def _node_packages(

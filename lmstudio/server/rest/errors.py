@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from ...errors import LMStudioError
@@ -134,6 +135,13 @@ def _kind(
     if isinstance(exc, (LoadFailed, ModelCrashed, GGUFError)):
         return 503, "model_load_failed", "model"
     if isinstance(exc, (BadRequest, ContextOverflow)) or code is not None:
-        return 400, code, None
+        return 400, _snake(code), None
     is_foreseen = isinstance(exc, (EngineError, LMStudioError))
     return (400, None, None) if is_foreseen else (500, "internal_error", None)
+
+
+def _snake(code: str | None) -> str | None:
+    """A code as it is written here: ``invalid_setting`` for ``invalidSetting``."""
+    if code is None:
+        return None
+    return re.sub(r"(?<=[a-z])[A-Z]", lambda found: f"_{found[0]}", code).lower()

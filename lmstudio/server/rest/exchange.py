@@ -134,7 +134,9 @@ class Exchange:
             await self.reply(body, error.status)
             return
         if self.style.is_named:
-            await self.event({"type": "error", **body}, "error")
+            # Some readers look for the object, others for its fields.
+            plain = {"message": str(error), "code": error.code, "param": error.param}
+            await self.event({"type": "error", **plain, **body}, "error")
         else:
             await self.event(body)
         await self.end()
