@@ -9,10 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
+from .._version import __version__
 from ..errors import LMStudioValueError
 from ..wire.ports import DEFAULT_PORT
 from . import infofile
+from .logfile import LogFile
+from .memory import Policy
 from .ports import PortUnavailable, bound_address, is_loopback
 from .runner import serve
 from .tokens import TokensUnusable, tokens_file
@@ -26,9 +30,11 @@ ENDED, FAILED = 0, 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, SIGINT or a client's request; returns the exit code."""
     options = _parser().parse_args(arguments)
+    log_file: Path | None = options.log_file
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=None if log_file is None else [LogFile(log_file)],
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     stop = threading.Event()
@@ -48,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             discoverable=options.port != 0 and not options.undiscoverable,
             # Whoever is let in without a token from elsewhere may not end it.
             shutdown=None if is_open and options.no_api_token else stop.set,
+            memory=Policy(
+                auto_evict=not options.no_auto_evict,
+                guard=not options.no_memory_guard,
+            ),
         )
     except (PortUnavailable, TokensUnusable, LMStudioValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -62,12 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as exc:
             logging.warning("programs that look for this server won't find it: %s", exc)
         print(f"serving on {server.url}", flush=True)
+        logging.info("started %s as process %d", __version__, os.getpid())
         try:
             # Without a time limit some systems don't run signal handlers meanwhile.
             while not stop.wait(1.0):
                 pass
         finally:
             infofile.remove()
+            logging.info("ending")
     return ENDED
 
 
@@ -121,8 +133,29 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="don't listen where official SDKs look; --port 0 means this as well",
     )
+    _add_memory(parser)
+    parser.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="the file that standard output and standard error are: begin a new one"
+        " when it is full",
+    )
     parser.add_argument("--verbose", action="store_true", help="log every request")
     return parser
+
+
+def _add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-auto-evict",
+        action="store_true",
+        help="keep models that were loaded on demand when another one is",
+    )
+    parser.add_argument(
+        "--no-memory-guard",
+        action="store_true",
+        help="load models even if they don't seem to fit into memory",
+    )
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ import attrs
 
 from .._version import __version__
 from ..protocol.server import ABSENT
-from ..wire import common, embedding, files, llm, system
+from ..wire import common, embedding, files, llm, system, usage
 from ..wire.config import collapse
-from . import repository
+from . import repository, retrieval
 from .clients import Client
 from .engine import BadRequest, EngineError
 from .failures import Failure
 from .infos import instance_info, model_info
-from .instances import Instance
+from .instances import Instance, Wanted
 from .service import Service
 
 
@@ -74,6 +74,26 @@ async def _model_info(context: Context, parameter: common.GetModelInfo) -> Any:
 
 async def _load_config(context: Context, parameter: common.Specified) -> Any:
     return context.find(parameter.specifier).config
+
+
+async def _estimate(context: Context, parameter: usage.EstimateUsage) -> Any:
+    wanted = Wanted(config=collapse(parameter.load_config_stack))
+    made, passes = await context.service.registry.estimate(
+        parameter.model_key, context.namespace, wanted
+    )
+    return usage.ResourcesUsage(
+        memory=usage.MemoryUsage(
+            confidence="high" if made.is_sure else "low",
+            # What a GPU would take of it is known to the child that loads the model.
+            model_vram_bytes=0,
+            context_vram_bytes=0,
+            total_vram_bytes=0,
+            model_bytes=made.weights,
+            context_bytes=made.context,
+            total_bytes=made.total,
+        ),
+        passes_guardrails=passes,
+    )
 
 
 async def _processing_state(context: Context, parameter: common.GetModelInfo) -> Any:
@@ -166,6 +186,13 @@ async def _list_downloaded(context: Context, _: None) -> Any:
     return [model_info(file) for file in await context.service.registry.downloaded()]
 
 
+async def _list_variants(context: Context, parameter: system.ModelVariants) -> Any:
+    files = await context.service.registry.downloaded()
+    wanted = parameter.model_key.casefold()
+    keys = {f.key for f in files if wanted in (f.key.casefold(), f.variant.casefold())}
+    return [model_info(file) for file in files if file.key in keys]
+
+
 def version() -> str:
     """The version as clients read it: three numbers."""
     numbers = [*re.findall(r"\d+", __version__), "0", "0"]
@@ -197,6 +224,7 @@ _SHARED: dict[str, Handler] = {
     "getModelInfo": _model_info,
     "getLoadConfig": _load_config,
     "getInstanceProcessingState": _processing_state,
+    "estimateModelUsage": _estimate,
     "tokenize": _tokenize,
     "countTokens": _count_tokens,
 }
@@ -209,8 +237,10 @@ CALLS: dict[tuple[str, str], Handler] = {
     ("embedding", "embedString"): _embed,
     ("files", "uploadFileBase64"): _upload,
     ("system", "listDownloadedModels"): _list_downloaded,
+    ("system", "listDownloadedModelVariants"): _list_variants,
     ("system", "version"): _version,
     ("system", "info"): _info,
     ("system", "requestShutdown"): _request_shutdown,
     **repository.CALLS,
+    **retrieval.CALLS,
 }

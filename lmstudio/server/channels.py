@@ -11,7 +11,7 @@ from ..wire import common, diagnostics, llm
 from ..wire.common import KVConfig, KVLayer, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
-from . import repository
+from . import repository, retrieval
 from .calls import Context
 from .engine import BadRequest
 from .failures import Failure
@@ -105,6 +105,9 @@ async def _get_or_load(
     await ends.send(
         {"type": "startLoading", "identifier": found.identifier, "info": info}
     )
+    for other in found.evicted:
+        info = unstructure(instance_info(other))
+        await ends.send({"type": "unloadingOtherJITModel", "info": info})
     instance = await _follow(context, found, ends, "loadProgress")
     info = unstructure(instance_info(instance))
     await ends.send({"type": "loadSuccess", "info": info})
@@ -308,4 +311,5 @@ CHANNELS: dict[tuple[str, str], Handler] = {
     ("system", "alive"): _alive,
     ("diagnostics", "streamLogs"): _stream_logs,
     **repository.CHANNELS,
+    **retrieval.CHANNELS,
 }

@@ -35,6 +35,7 @@ class ModelFile:
         bos: Text of the token that begins a text, ``""`` when there is none.
         eos: Text of the token that ends a text, ``""`` when there is none.
         variant: The key with its quantization: ``"smollm2-135m-instruct@q4_1"``.
+        variants: All of its key, the one that the key alone loads in front.
     """
 
     key: str
@@ -54,6 +55,7 @@ class ModelFile:
     bos: str = ""
     eos: str = ""
     variant: str = ""
+    variants: tuple[str, ...] = ()
 
     @property
     def trained_for_tools(self) -> bool:

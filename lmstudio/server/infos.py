@@ -46,7 +46,10 @@ def _fields(file: ModelFile) -> dict[str, Any]:
     is_known = file.quantization is not None and file.bits is not None
     return {
         "type": domain_of(file),
-        "model_key": file.key,
+        # What loads this very file: the key alone loads the first of its variants.
+        "model_key": file.key
+        if file.variant in (file.variants or (file.variant,))[:1]
+        else file.variant,
         "path": file.relative_path,
         "format": "gguf",
         "display_name": file.display_name,
@@ -61,6 +64,8 @@ def _fields(file: ModelFile) -> dict[str, Any]:
         "max_context_length": file.max_context_length,
         "vision": None if file.is_embedding else file.vision,
         "trained_for_tool_use": None if file.is_embedding else file.trained_for_tools,
+        "variants": list(file.variants) or None,
+        "selected_variant": file.variants[0] if file.variants else None,
         "indexed_model_identifier": file.relative_path,
         "device_identifier": None,
     }

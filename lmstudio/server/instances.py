@@ -45,12 +45,14 @@ class Wanted:
         operation: Settings of its predictions where nobody says otherwise.
         ttl: Seconds of idleness after which to unload it, None for never.
         owner: The client it goes with, None for nobody.
+        on_demand: It gives way to the next that is loaded so.
     """
 
     config: KVConfig = attrs.field(factory=KVConfig)
     operation: KVConfig = attrs.field(factory=KVConfig)
     ttl: float | None = None
     owner: Any = None
+    on_demand: bool = False
 
 
 class Instance:
@@ -66,6 +68,7 @@ class Instance:
         operation: Settings of predictions where nobody says otherwise.
         ttl: Seconds of idleness after which it is unloaded, None for never.
         owner: Whose it is: unloaded when this client is released. None for nobody's.
+        on_demand: Whether it gives way to the next model that is loaded on demand.
         last_used: Unix time of the last use, seconds; None before the first.
     """
 
@@ -86,6 +89,7 @@ class Instance:
         self.operation = wanted.operation
         self.ttl = wanted.ttl
         self.owner = wanted.owner
+        self.on_demand = wanted.on_demand
         self.last_used: float | None = None
         self.order = 0  # of its last use, over all models: clocks are too coarse
         self.uses: list[Use] = []
@@ -119,6 +123,7 @@ class Load:
         candidates: All files that the name fits, when there are several.
         identifier: The name that the instance will get.
         owner: The client that it goes with, None for nobody.
+        evicted: Other models that gave way to it.
         task: The load itself. It goes on when those who follow are gone.
     """
 
@@ -134,6 +139,7 @@ class Load:
         self.identifier = identifier
         self.owner = owner
         self.followers = 0
+        self.evicted: list[Instance] = []
         self.task: asyncio.Task[Instance]
         self._reported: list[float] = []
         self._changed = _future()

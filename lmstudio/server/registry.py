@@ -9,12 +9,15 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+import attrs
+
 from ..wire.common import ModelQuery, ModelSpecifier
 from .engine import BadRequest, Engine, EngineError, ModelFile
 from .failures import Failure, domain_of, instance_gone, no_match, wrong_domain
 from .instances import Instance, Load, Use, Wanted
 from .loading import load_settings
 from .lookup import is_name
+from .memory import Budget, Estimate, Policy, estimate
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class Registry:
         models: Models on disk.
         engine: What loads them.
         control_tokens_of: Reads a file's control tokens; may take a while.
+        policy: What it does by itself about its memory.
     """
 
     def __init__(
@@ -56,10 +60,13 @@ class Registry:
         models: Models,
         engine: Engine,
         control_tokens_of: Callable[[ModelFile], Sequence[str]] = _none,
+        policy: Policy | None = None,
     ) -> None:
         self.models = models
         self.engine = engine
         self._control_tokens_of = control_tokens_of
+        self._policy = policy or Policy()
+        self._budget = Budget(self._policy)
         self._instances: dict[str, Instance] = {}
         self._loads: dict[str, Load] = {}  # by identifier
         self._taken = ChainMap[str, Any](self._instances, self._loads)
@@ -137,6 +144,9 @@ class Registry:
     ) -> Instance | Load:
         """What fits the name in memory, or a load that simultaneous askers share.
 
+        What else was loaded so and is idle is unloaded first, of either domain, unless
+        the policy has it stay.
+
         Raises:
             EngineError: As `load`.
         """
@@ -154,9 +164,28 @@ class Registry:
             load.followers += 1
             return load
         load = Load(file, candidates, _free(file.key, self._taken))
-        self._begin(load, wanted)
+        load.evicted = [
+            other
+            for other in self._instances.values()
+            if self._policy.auto_evict and other.on_demand and not other.uses
+        ]
+        self._begin(load, attrs.evolve(wanted, on_demand=True))
         self._shared[file.relative_path] = load
         return load
+
+    async def estimate(
+        self, name: str, domain: str, wanted: Wanted
+    ) -> tuple[Estimate, bool]:
+        """What a load would take, and whether it would be let pass.
+
+        Raises:
+            EngineError: As `load`.
+        """
+        file, _ = await self._resolve(name, domain)
+        made = await asyncio.to_thread(
+            estimate, file, load_settings(file, wanted.config)
+        )
+        return made, self._budget.fits(made)
 
     async def unload(self, identifier: str, domain: str) -> None:
         """Unload the instance of a name.
@@ -228,8 +257,17 @@ class Registry:
 
     def _begin(self, load: Load, wanted: Wanted) -> None:
         settings = load_settings(load.file, wanted.config)
+        leaving = [self._tasks.spawn(self._remove(i)) for i in load.evicted]
+        for other in load.evicted:
+            log.info("unloading %s to make room", other.identifier)
+            self._forget(other)
 
         async def run() -> Instance:
+            await asyncio.gather(*leaving)
+            made = await asyncio.to_thread(estimate, load.file, settings)
+            if not self._budget.claim(load, made):
+                refusal = self._budget.refusal
+                raise await asyncio.to_thread(refusal, load.file, settings, made)
             tokens = await asyncio.to_thread(self._control_tokens_of, load.file)
             model = await self.engine.load(load.file, settings, load.report)
             if self._loads.get(load.identifier) is not load:
@@ -245,6 +283,7 @@ class Registry:
 
         def ended(task: asyncio.Task[Instance]) -> None:
             self._drop(load)
+            self._budget.free(load)
             load.finished(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.info("loading %s failed: %s", load.file.key, error)
@@ -288,12 +327,13 @@ class Registry:
         is_loaded = self._instances.get(instance.identifier) is instance
         if instance.ttl is None or instance.uses or not is_loaded:
             return
-        loop = asyncio.get_running_loop()
-        instance.timer = loop.call_later(instance.ttl, self._expire, instance)
 
-    def _expire(self, instance: Instance) -> None:
-        log.info("unloading %s: idle for %s s", instance.identifier, instance.ttl)
-        self._tasks.spawn(self._remove(instance))
+        def expire() -> None:
+            log.info("unloading %s: idle for %s s", instance.identifier, instance.ttl)
+            self._tasks.spawn(self._remove(instance))
+
+        loop = asyncio.get_running_loop()
+        instance.timer = loop.call_later(instance.ttl, expire)
 
 
 def _check_free(identifier: str, taken: Container[str]) -> None:

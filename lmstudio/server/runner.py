@@ -20,6 +20,7 @@ from .app import App
 from .downloads import Downloads
 from .engine import Engine
 from .limits import Limits
+from .memory import Policy
 from .ports import (
     bound_address,
     is_loopback,
@@ -203,6 +204,7 @@ def serve(
     presets_dir: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
     shutdown: Callable[[], None] | None = None,
+    memory: Policy | None = None,
 ) -> Server:
     """Start a server on a thread of its own and return once it answers.
 
@@ -225,6 +227,8 @@ def serve(
         engine: What runs the models, by default llama.cpp.
         shutdown: Called when a client asks the server to end; without it such
             requests are refused.
+        memory: What the server does by itself about its memory; by default it refuses
+            what does not fit, and unloads what was loaded on demand.
 
     Raises:
         PortUnavailable: The port is taken, or the host is not this machine.
@@ -246,6 +250,7 @@ def serve(
             presets=PresetFolder(presets),
             downloads=Downloads(store, folder),
             tokens=tokens,
+            memory=memory,
         )
 
     socks = [listen(host, port)]

@@ -17,6 +17,7 @@ from .files import Files
 from .gguf import control_tokens
 from .instances import Instance
 from .logs import Logs
+from .memory import Policy
 from .presets import FixedPresets, Presets
 from .registry import Models, Registry
 from .tokens import Tokens
@@ -99,6 +100,7 @@ class Service:
     Args:
         control_tokens_of: Reads from a model's file what text of users must not say.
         tokens: Who may connect, None for everyone.
+        memory: What the server does by itself about its memory.
 
     Attributes:
         registry: Models in memory.
@@ -126,8 +128,9 @@ class Service:
         presets: Presets | None = None,
         downloads: Downloads | None = None,
         tokens: Tokens | None = None,
+        memory: Policy | None = None,
     ) -> None:
-        self.registry = Registry(models, engine, control_tokens_of)
+        self.registry = Registry(models, engine, control_tokens_of, memory)
         self.clients = Clients(self._released, tokens)
         self.files = Files()
         self.logs = Logs()

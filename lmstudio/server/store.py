@@ -255,7 +255,12 @@ def _models(good: _Good) -> _Models:
             key = f"{publisher}/{key}"
         models.append(_model(found, headers, key))
     models.sort(key=lambda model: (model.relative_path.lower(), model.relative_path))
-    return models
+    variants: dict[str, list[str]] = defaultdict(list)
+    for model in models:
+        variants[model.key].append(model.variant)
+    return [
+        attrs.evolve(model, variants=tuple(variants[model.key])) for model in models
+    ]
 
 
 def _model(found: _Found, headers: Sequence[Header], key: str) -> ModelFile:

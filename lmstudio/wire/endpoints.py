@@ -93,11 +93,23 @@ def _models(of: str) -> tuple[Endpoint, ...]:
         _read(of, "getModelInfo", ask, info | None),
         _read(of, "getLoadConfig", common.Specified, common.KVConfig),
         _read(of, "getInstanceProcessingState", ask, llm.ProcessingState),
+        _read(of, "estimateModelUsage", usage.EstimateUsage, usage.ResourcesUsage),
         _read(of, "tokenize", text, common.Tokens),
         _read(of, "countTokens", text, common.TokenCount),
     )
 
 
+_RETRIEVAL_PACKETS = (
+    "onFileProcessList",
+    "onFileProcessingStart",
+    "onFileProcessingEnd",
+    "onFileProcessingStepStart",
+    "onFileProcessingStepProgress",
+    "onFileProcessingStepEnd",
+    "onSearchingStart",
+    "onSearchingEnd",
+    "result",
+)
 _DOWNLOAD_PACKETS = ("downloadProgress", "startFinalizing", "success")
 _PLAN_PACKETS = ("planUpdated", "planReady", *_DOWNLOAD_PACKETS)
 
@@ -167,6 +179,12 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         *_models("embedding"),
         _read("embedding", "embedString", embedding.EmbedString, embedding.Embedding),
         _read("system", "listDownloadedModels", None, list[common.ModelInfo]),
+        _read(
+            "system",
+            "listDownloadedModelVariants",
+            system.ModelVariants,
+            list[common.ModelInfo],
+        ),
         _read("system", "version", None, system.Version),
         _read("system", "info", None, system.SystemInfo),
         *_about_hub(),
@@ -174,6 +192,17 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         Endpoint("system", "requestShutdown", "rpc"),
         Endpoint(
             "files", "uploadFileBase64", "rpc", files.UploadFile, files.UploadedFile
+        ),
+        _read("files", "getDocumentParsingLibrary", files.OfFile, files.Parser),
+        _read("files", "getLocalFileAbsolutePath", dict, dict),
+        Endpoint(
+            *("files", "retrieve", "channel", files.Retrieve),
+            packets=_RETRIEVAL_PACKETS,
+            requests=("stop",),
+        ),
+        _channel(
+            *("files", "parseDocument", files.ParseDocument),
+            ("parserLoaded", "progress", "result"),
         ),
         Endpoint(
             "diagnostics",
@@ -188,17 +217,7 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
 }
 
 
-#: Calls of the client that newer servers of LM Studio answer, and ours does not.
-#: Source: docs/wire/models.md, "Estimates".
-FOREIGN: dict[tuple[str, str], Endpoint] = {
-    (of, "estimateModelUsage"): _read(
-        of, "estimateModelUsage", usage.EstimateUsage, usage.ResourcesUsage
-    )
-    for of in ("llm", "embedding")
-}
-
-
 def endpoint(namespace: str, name: str) -> Endpoint:
     """The row of an endpoint that this package calls itself."""
     key = (namespace, name)
-    return ENDPOINTS[key] if key in ENDPOINTS else FOREIGN[key]
+    return ENDPOINTS[key]

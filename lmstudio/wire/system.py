@@ -20,3 +20,13 @@ class SystemInfo:
     pid: int
     is_daemon: bool
     version: str
+
+
+@model(kw_only=True)
+class ModelVariants:
+    """Parameter of ``listDownloadedModelVariants``.
+
+    Source: docs/wire/models.md, "Names".
+    """
+
+    model_key: str

@@ -7,6 +7,8 @@ import functools
 import inspect
 import json
 
+import attrs
+
 from lmstudio.server.peer import Peer
 from lmstudio.server.service import Service
 from lmstudio.testing.engine import (
@@ -92,8 +94,9 @@ class Bench:
         self.scripts = Scripts()
         self.engine = ScriptedEngine(self.scripts)
         keys = ("any", "other", "text-embed")
+        self.models = ScriptedModels([scripted_model(key) for key in keys])
         self.service = Service(
-            ScriptedModels([scripted_model(key) for key in keys]),
+            self.models,
             self.engine,
             predict=self._predict,
             control_tokens_of=lambda _: (),
@@ -109,6 +112,19 @@ class Bench:
         self.sockets.append(socket)
         assert {"success": True} == await socket.authenticate(**fields)
         return socket
+
+    def add_variant(self, key, quantization):
+        """Another file of a model is on the disk."""
+        models = self.models.models
+        first = next(model for model in models if model.key == key)
+        path = first.relative_path.replace("Q4_K_M", quantization.upper())
+        variants = (first.variant, f"{key}@{quantization}")
+        models[models.index(first)] = attrs.evolve(first, variants=variants)
+        models.append(
+            attrs.evolve(
+                first, relative_path=path, variant=variants[1], variants=variants
+            )
+        )
 
     def loaded(self):
         return [i.identifier for i in self.service.registry.loaded("llm")]

@@ -143,7 +143,7 @@ async def test_the_embedding_namespace(bench):
     assert [] == problems("embedding/rpc/embedString/returns", vector)
     assert [float, float] == [type(x) for x in vector["embedding"]]
     assert {"tokenCount": 3} == (await socket.call("countTokens", text))["result"]
-    context = {"key": "embedding.load.contextLength", "value": 4096}
+    context = {"key": "embedding.load.contextLength", "value": 2048}
     config = (await socket.call("getLoadConfig", {"specifier": specifier}))["result"]
     assert {"fields": [context]} == config
     assert [] == (await bench.socket.call("listLoaded"))["result"]
@@ -197,3 +197,34 @@ async def test_texts_that_are_too_long(bench, namespace, endpoint, model, monkey
     assert "rpcError" == answer["type"]
     title = "The text has 11 characters, and may have 10"
     assert title == answer["error"]["rootTitle"]
+
+
+@on_a_bench
+async def test_estimate(bench):
+    """What a model would take is told in the fields that clients need."""
+    parameter = {"modelKey": "any", "loadConfigStack": STACK}
+    result = (await bench.socket.call("estimateModelUsage", parameter))["result"]
+    memory = result["memory"]
+    assert result["passesGuardrails"] is True
+    assert ("low", 1_000_000) == (memory["confidence"], memory["modelBytes"])
+    assert memory["totalBytes"] == memory["modelBytes"] + memory["contextBytes"]
+    assert 0 == memory["totalVramBytes"]
+    answer = await bench.socket.call(
+        "estimateModelUsage", {**parameter, "modelKey": "x"}
+    )
+    assert "generic.pathNotFound" == code_of(answer)
+
+
+@on_a_bench
+async def test_variants(bench):
+    """All variants of a model's key are listed, also for the key of one of them."""
+    bench.add_variant("any", "q8_0")
+    system = await bench.another("system")
+    for key in ("any", "ANY@q8_0"):
+        answer = await system.call("listDownloadedModelVariants", {"modelKey": key})
+        assert ["any", "any@q8_0"] == [info["modelKey"] for info in answer["result"]]
+        for info in answer["result"]:
+            assert ["any@q4_k_m", "any@q8_0"] == info["variants"]
+            assert "any@q4_k_m" == info["selectedVariant"]
+    answer = await system.call("listDownloadedModelVariants", {"modelKey": "none"})
+    assert [] == answer["result"]

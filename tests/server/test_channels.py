@@ -155,6 +155,26 @@ async def test_get_or_load(bench):
 
 
 @on_a_bench
+async def test_what_gives_way_is_told(bench):
+    """Before its progress, a load on demand tells which others it unloads."""
+    keys = {"llm": "any", "embedding": "text-embed"}
+    other = await bench.another("embedding")
+    number = await other.open(
+        "getOrLoad", {"identifier": keys["embedding"], "loadConfigStack": STACK}
+    )
+    await other.packets(number)
+    number = await bench.socket.open(
+        "getOrLoad", {"identifier": keys["llm"], "loadConfigStack": STACK}
+    )
+    packets = await bench.socket.packets(number)
+    kinds = [packet["type"] for packet in packets]
+    assert ["startLoading", "unloadingOtherJITModel", "loadProgress"] == kinds[:3]
+    assert keys["embedding"] == packets[1]["info"]["identifier"]
+    for packet in packets[:-1]:
+        assert [] == problems("llm/channel/getOrLoad/toClientPacket", packet)
+
+
+@on_a_bench
 async def test_get_or_load_can_be_cancelled(bench):
     """One client's cancel ends its channel, and the load goes on for the other."""
     bench.scripts.add_load([gate := Await()])

@@ -11,6 +11,7 @@ import pytest
 import lmstudio.server.store as store_module
 from gguf_files import gguf_bytes, model_fields, u32, write_gguf
 from lmstudio.server.gguf import GGUFError, Header, NotGGUF
+from lmstudio.server.infos import on_disk
 from lmstudio.server.lookup import ModelNotOnDisk
 from lmstudio.server.store import Store
 
@@ -385,3 +386,19 @@ def test_absurd_context_length(folder: Path, store: Store) -> None:
     write_gguf(folder / "p/r/b.gguf", context_length=0)
     lengths = [model.max_context_length for model in store.list()]
     assert [2**31 - 1, 2048] == lengths
+
+
+def test_variants(tmp_path: Path) -> None:
+    """Each file of a key knows all of them; the key alone means the one in front."""
+    for name in ("Tiny.Q8_0.gguf", "Tiny.Q4_1.gguf"):
+        write_gguf(tmp_path / "pub" / "Tiny-GGUF" / name)
+    write_gguf(tmp_path / "pub" / "Other-GGUF" / "Other.gguf", file_type=None)
+    store = Store(tmp_path)
+    found = {model.variant: model.variants for model in store.list()}
+    both = ("tiny@q4_1", "tiny@q8_0")
+    assert {"other": ("other",), both[0]: both, both[1]: both} == found
+    assert both[0] == store.find("tiny")[0].variant
+    keys = [info.model_key for info in on_disk(tmp_path)]
+    assert ["other", "tiny", "tiny@q8_0"] == keys
+    for key in keys:
+        assert key in (store.find(key)[0].variant, store.find(key)[0].key)

@@ -127,7 +127,7 @@ def test_packets(row):
 def test_only_reading_is_repeated(row):
     """What loads, unloads, uploads or stops something is never sent twice."""
     reads = ("list", "get", "count", "tokenize", "version", "info", "apply", "embed")
-    reads += ("search", "isAuthenticated", "fuzzyFind", "lmLinkStatus")
+    reads += ("estimate", "search", "isAuthenticated", "fuzzyFind", "lmLinkStatus")
     is_reading = row.kind == "rpc" and row.name.startswith(reads)
     assert is_reading == row.repeatable
 
