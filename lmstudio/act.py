@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from .actresult import ActResult, Event, RoundFragment
+from .arguments import checked_seconds
 from .errors import LMStudioError, LMStudioRuntimeError, LMStudioTimeoutError
 from .mailbox import SLICE
 from .rounds import Rounds
@@ -115,8 +116,8 @@ class ActRun(_Answer):
         """Work until the end and return the whole.
 
         Args:
-            timeout: Seconds to wait for the model; None waits as long as it takes. A
-                tool is not left in the middle. The run can go on afterwards.
+            timeout: Seconds from 0 on to wait for the model; None waits as long as it
+                takes. A tool is not left in the middle. The run can go on afterwards.
 
         Raises:
             LMStudioTimeoutError: The time is over, or a limit of the run.
@@ -171,7 +172,8 @@ class ActRun(_Answer):
             raise outcome.fresh()
 
     def _wait_for_end(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit = checked_seconds(timeout, "timeout", zero=True)
+        deadline = None if limit is None else time.monotonic() + limit
         rounds = self._rounds
         while more := self._wait_beyond(len(rounds.events), deadline):
             pass

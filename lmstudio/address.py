@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .wire.checks import encodable
 from .wire.ports import DEFAULT_PORT
 
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
@@ -142,6 +143,8 @@ def _problem_of_host(host: str) -> str | None:
         return "it is a number without a host"
     if re.search(r"[\x00-\x1f\x7f]", host):
         return "its host has control characters"
+    if not encodable(host):
+        return "its host has a lone surrogate, which no encoding has"
     if len(host) > 255:
         return "its host has more than 255 characters"
     return None

@@ -90,17 +90,54 @@ def checked_seconds(value: object, name: str, *, zero: bool = False) -> float | 
     return seconds
 
 
-def checked_callback(value: Any, name: str, *, needed: bool = False) -> Any:
+def checked_callback(
+    value: Any, name: str, *, takes: int | None = None, needed: bool = False
+) -> Any:
     """A function, or None.
 
     Args:
+        takes: With how many arguments it will be called; None doesn't look.
         needed: Whether None is refused as well.
 
     Raises:
-        LMStudioTypeError: It can't be called.
+        LMStudioTypeError: It can't be called, or not with so many.
     """
-    if (value is not None or needed) and not callable(value):
+    if value is None and not needed:
+        return None
+    if not callable(value):
         raise LMStudioTypeError(f"{name} must be a function, not {shown(value)}")
+    if takes is None:
+        return value
+    import inspect
+
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some of C have none
+        return value
+    try:
+        signature.bind(*(None,) * takes)
+    except TypeError as exc:
+        count = ("no argument", "one argument", "two arguments")[takes]
+        raise LMStudioTypeError(
+            f"{name} must be a function of {count}, and {shown(value)} is not: {exc}"
+        ) from None
+    return value
+
+
+def checked_count(value: object, name: str) -> int | None:
+    """A whole number above 0, or None.
+
+    Raises:
+        LMStudioTypeError: It is no whole number.
+        LMStudioValueError: It is not above 0.
+    """
+    if value is None:
+        return None
+    right = f"{name} must be a whole number above 0, or None, not {shown(value)}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise LMStudioTypeError(right)
+    if value < 1:
+        raise LMStudioValueError(right)
     return value
 
 

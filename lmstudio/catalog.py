@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from .aliases import one_of
-from .arguments import checked_callback, checked_flag, checked_name, checked_text
+from .arguments import checked_callback, checked_flag, checked_name
 from .calls import call
 from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
 from .handles import ModelHandle
@@ -113,6 +113,7 @@ class Models(Generic[H]):
             LMStudioTimeoutError: The time is over; nothing stays loaded.
             LMStudioWebsocketError: The server can't be reached, or was lost.
         """
+        checked_name(path, "path")
         keeps = checked_flag(no_hup, "no_hup") or ttl is not None
         on_progress = _told(on_progress, on_load_progress)
         if verbose is not None and not checked_flag(verbose, "verbose"):
@@ -123,7 +124,7 @@ class Models(Generic[H]):
         if preset is not None:
             self._check_preset(preset)
         parameter = LoadModel(
-            model_key=checked_name(path, "path"),
+            model_key=path,
             identifier=(
                 None if identifier is None else checked_name(identifier, "identifier")
             ),
@@ -330,7 +331,7 @@ class Models(Generic[H]):
         return load_stack(config, acceleration, embedding=is_embedding)
 
     def _check_preset(self, preset: str) -> None:
-        checked_text(preset, "preset")
+        checked_name(preset, "preset")
 
     def _call(self, name: str, parameter: Any) -> Any:
         return call(
@@ -425,7 +426,7 @@ def _milliseconds(ttl: object) -> int | None:
 
 def _told(on_progress: Any, on_load_progress: Any) -> Any:
     """The one callback that was given under either name."""
-    checked_callback(on_load_progress, "on_load_progress")
+    checked_callback(on_load_progress, "on_load_progress", takes=1)
     return one_of("on_progress", on_progress, "on_load_progress", on_load_progress)
 
 
@@ -449,7 +450,7 @@ def _warn_of_differences(
 def _logged(
     path: str, on_progress: Callable[[float], object] | None
 ) -> Callable[[float], object]:
-    checked_callback(on_progress, "on_progress")
+    checked_callback(on_progress, "on_progress", takes=1)
 
     def report(progress: float) -> None:
         log.info("loading %s: %.0f %%", path, progress * 100)

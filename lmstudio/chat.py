@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from . import transcripts
+from .arguments import checked_count
 from .errors import LMStudioValueError
 from .message_list import MessageList, answer_of, entry_of, read_images, several
 from .messages import HistoryLike, message_of, messages_of
@@ -108,10 +109,14 @@ class Chat(MessageList):
         """The same as JSON text.
 
         Args:
-            indent: Spaces for each level; None writes all in one line.
+            indent: Spaces for each level, above 0; None writes all in one line.
+
+        Raises:
+            LMStudioValueError: The indent is no such number.
         """
         import json
 
+        checked_count(indent, "indent")
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
     def to_openai(self) -> list[dict[str, Any]]:

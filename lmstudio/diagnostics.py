@@ -176,7 +176,7 @@ class Diagnostics:
             LMStudioTypeError: `on_log` can't be called.
             LMStudioWebsocketError: The server can't be reached.
         """
-        checked_callback(on_log, "on_log")
+        checked_callback(on_log, "on_log", takes=1)
         can = self._session.greeting().get("extensions")
         is_ours = isinstance(can, list) and "logKinds" in can
         parameter = StreamLogs(kinds=list(LOG_DATA)) if is_ours else None

@@ -73,7 +73,11 @@ class ToolFunctionDef:
             LMStudioTypeError: A hint is missing or can't be used, or the function is
                 async or has ``*args``.
         """
-        name = name_of(f) if name is None else name
+        if not callable(f):
+            raise LMStudioTypeError(f"{shown(f)} is no tool; {_RIGHT}")
+        name = name_of(f) if name is None else checked_name(name, "the name of a tool")
+        if description is not None:
+            checked_text(description, f"the description of tool {name}")
         check_sync(f, name)
         doc = parsed(docstring_of(f))
         if description is None:
@@ -116,7 +120,8 @@ class Tool:
         self.name = checked_name(given.name, "the name of a tool")
         self.implementation = given.implementation
         description = checked_text(
-            given.description or "", f"the description of tool {self.name}"
+            "" if given.description is None else given.description,
+            f"the description of tool {self.name}",
         )
         self._read: Callable[[Any], Any] | None = None
         self._schema = self._schema_of(given.parameters)
@@ -147,7 +152,12 @@ class Tool:
 
         fields = [self._field(name, given) for name, given in parameters.items()]
         make: Any = typing.TypedDict  # type checkers want literals
-        keys = make(self.name, {name: hint for name, hint, _ in fields}, total=False)
+        try:
+            keys = make(self.name, {n: hint for n, hint, _ in fields}, total=False)
+        except (TypeError, SyntaxError, IndexError, ValueError) as exc:
+            raise LMStudioTypeError(
+                f"parameters of tool {self.name} must be names and types: {exc}"
+            ) from None
         keys.__required_keys__ = frozenset(n for n, _, d in fields if d is _EMPTY)
         shape = shape_of(keys)
         self._read = shape.read
@@ -283,7 +293,8 @@ def _definition_of(item: Any) -> ToolFunctionDef:
 
 def _raw(function: Mapping[str, Any]) -> Any:
     """The schema of a definition as OpenAI writes it; without one there is nothing."""
-    parameters = function.get("parameters") or {}
+    parameters = function.get("parameters")
+    parameters = {} if parameters is None else parameters
     if isinstance(parameters, Mapping) and parameters.get("type") != "object":
         if parameters:
             raise LMStudioValueError(

@@ -89,7 +89,7 @@ class Load:
         self._namespace = namespace
         self._row = endpoint(namespace, name)
         self.parameter = parameter
-        self._on_progress = checked_callback(on_progress, "on_progress")
+        self._on_progress = checked_callback(on_progress, "on_progress", takes=1)
         self._signal = checked_signal(signal)
         self._timeout = checked_seconds(timeout, "timeout")
         self._started = time.monotonic()

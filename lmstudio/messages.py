@@ -156,7 +156,7 @@ def _fitting(role: str, parts: list[Part], where: str) -> list[Part]:
 
 
 def _tool_calls(calls: Any, role: str, where: str) -> list[Part]:
-    if not calls:
+    if calls is None or (isinstance(calls, (list, tuple)) and not calls):
         return []
     if not isinstance(calls, (list, tuple)) or role != "assistant":
         raise LMStudioValueError(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .aliases import callbacks
-from .arguments import checked_text, checked_texts
+from .arguments import checked_flag, checked_name, checked_text, checked_texts
 from .arrivals import Watch
 from .batch import Maps
 from .calls import Channel, call, call_all
@@ -321,6 +321,7 @@ class LLM(Maps, ModelHandle):
         from .functions import to_act_with
         from .rounds import Rounds, Rules
 
+        checked_flag(wait, "wait")
         given = merged(config, options, "prediction")
         offered, choice = to_act_with(given, tools)
         rules = Rules(
@@ -392,7 +393,7 @@ class LLM(Maps, ModelHandle):
         watch: Watch,
     ) -> Prediction[Any]:
         if preset is not None:
-            checked_text(preset, "preset")
+            checked_name(preset, "preset")
         parameter = Predict(
             model_specifier=self._specifier,
             history=history,

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .arguments import checked_callback
 from .errors import LMStudioTypeError, shown
 
 #: Seconds before a bar appears: what is quick needs none.
@@ -30,8 +31,10 @@ def checked_progress(given: Any) -> Progress:
     Raises:
         LMStudioTypeError: It is something else.
     """
-    if given is None or isinstance(given, bool) or callable(given):
-        checked: Progress = given
+    if isinstance(given, bool):
+        return given
+    if given is None or callable(given):
+        checked: Progress = checked_callback(given, "progress", takes=1)
         return checked
     raise LMStudioTypeError(
         f"progress must be True, False or a function, not {shown(given)}"

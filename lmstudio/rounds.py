@@ -17,15 +17,12 @@ from .actresult import (
     RoundFragment,
     of_round,
 )
-from .arguments import checked_callback, checked_seconds, checked_signal
+from .arguments import checked_callback, checked_count, checked_seconds, checked_signal
 from .arrivals import Watch
 from .errors import (
     LMStudioError,
     LMStudioTimeoutError,
     LMStudioToolError,
-    LMStudioTypeError,
-    LMStudioValueError,
-    shown,
 )
 from .functions import Tool, tool_setting
 from .prediction import Prediction
@@ -43,17 +40,18 @@ from .wire.llm import History, Message, ToolCallRequest
 #: Starts the prediction of a round: the history, options about tools, what to watch.
 Start = Callable[[History, dict[str, Any], Watch], Prediction[Any]]
 
-_CALLBACKS = (
-    "on_message",
-    "on_first_token",
-    "on_prediction_fragment",
-    "on_round_start",
-    "on_round_end",
-    "on_prediction_completed",
-    "on_prompt_processing_progress",
-    "handle_invalid_tool_request",
-    "guard_tool_call",
-)
+#: Callbacks, and how many arguments they are called with.
+_CALLBACKS = {
+    "on_message": 1,
+    "on_first_token": 1,
+    "on_prediction_fragment": 2,
+    "on_round_start": 1,
+    "on_round_end": 1,
+    "on_prediction_completed": 1,
+    "on_prompt_processing_progress": 2,
+    "handle_invalid_tool_request": 2,
+    "guard_tool_call": 1,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -85,17 +83,10 @@ class Rules:
     signal: Any = None
 
     def __attrs_post_init__(self) -> None:
-        for name in _CALLBACKS:
-            checked_callback(getattr(self, name), name)
+        for name, takes in _CALLBACKS.items():
+            checked_callback(getattr(self, name), name, takes=takes)
         for name in ("max_prediction_rounds", "max_parallel_tool_calls"):
-            value = getattr(self, name)
-            right = f"{name} must be a whole number above 0, or None"
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int)
-            ):
-                raise LMStudioTypeError(f"{right}, not {shown(value)}")
-            if value is not None and value < 1:
-                raise LMStudioValueError(f"{right}, not {value}")
+            checked_count(getattr(self, name), name)
         checked_seconds(self.timeout, "timeout")
         checked_seconds(self.idle_timeout, "idle_timeout")
         checked_signal(self.signal)

@@ -273,10 +273,17 @@ def to_json(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, default=_plain)
     except (TypeError, ValueError, RecursionError):  # keys that are no text, circles
-        text = json.dumps(str(value), ensure_ascii=False)
+        text = json.dumps(_text(value), ensure_ascii=False)
     return text.encode(
         "utf-8", "replace"
     ).decode()  # half a surrogate pair can't travel
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except RecursionError:  # nested too deeply
+        return shown(value)
 
 
 def _plain(value: Any) -> Any:

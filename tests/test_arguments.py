@@ -9,6 +9,7 @@ import pytest
 from lmstudio import LMStudioTypeError, LMStudioValueError, Signal
 from lmstudio.arguments import (
     checked_callback,
+    checked_count,
     checked_flag,
     checked_name,
     checked_seconds,
@@ -132,3 +133,52 @@ def test_signals():
     for wrong in (True, "stop", threading.Lock()):
         with pytest.raises(LMStudioTypeError, match="must be a Signal or a threading"):
             checked_signal(wrong)
+
+
+@pytest.mark.parametrize(
+    ("function", "takes"),
+    [
+        (print, 0),
+        (print, 2),
+        ([].append, 1),
+        (lambda: 0, 0),
+        (lambda *rest: 0, 2),
+        (lambda a, b=1: 0, 1),
+        (int, 1),
+        (threading.Event().set, 0),
+    ],
+)
+def test_callbacks_that_fit(function, takes):
+    """Whatever can be called with so many arguments is taken, also what C has made."""
+    assert function is checked_callback(function, "on_x", takes=takes)
+
+
+@pytest.mark.parametrize(
+    ("function", "takes", "count"),
+    [
+        (lambda a: 0, 0, "no argument"),
+        (lambda: 0, 1, "one argument"),
+        (lambda a, b: 0, 1, "one argument"),
+        (lambda *, a: 0, 0, "no argument"),
+        (threading.Event().set, 2, "two arguments"),
+    ],
+)
+def test_callbacks_of_another_number(function, takes, count):
+    """They would fail in the middle of a prediction, so they are refused before."""
+    with pytest.raises(LMStudioTypeError) as caught:
+        checked_callback(function, "on_x", takes=takes)
+    assert str(caught.value).startswith(f"on_x must be a function of {count}, and <")
+
+
+def test_counts():
+    """Whole numbers above 0, or None."""
+    assert [None, 1, 9] == [checked_count(value, "n") for value in (None, 1, 9)]
+    for wrong in (0, -1):
+        with pytest.raises(LMStudioValueError) as caught:
+            checked_count(wrong, "n")
+        assert f"n must be a whole number above 0, or None, not {wrong}" == str(
+            caught.value
+        )
+    for wrong in (True, 1.0, "1"):
+        with pytest.raises(LMStudioTypeError, match="n must be a whole number above"):
+            checked_count(wrong, "n")

@@ -258,9 +258,9 @@ def test_wrong_prompts(fake, model, prompt):
 
 
 def test_settings_that_are_no_json(fake, model):
-    """What only turns out to have no JSON form is an argument's error as well."""
-    with pytest.raises(LMStudioValueError, match="no JSON form"):
-        model.respond("x", raw_tools={"type": object()})
+    """What has no JSON form is refused, however deep it is."""
+    with pytest.raises(LMStudioValueError, match=r"must be a mapping .* to JSON"):
+        model.respond("x", raw={"x": [{"y": object()}]})
     assert [] == fake.parameters("predict")
 
 

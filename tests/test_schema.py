@@ -14,7 +14,6 @@ import pytest
 
 from lmstudio import LMStudioClient, LMStudioError, Signal
 from lmstudio.testing import AWAIT_CANCEL, FakeServer
-from lmstudio.wire.config import LOAD, PREDICTION
 from scripts import is_cancel
 from test_golden import OURS
 
@@ -104,61 +103,6 @@ def test_calls(name):
 
     assert [] == found
     assert 0 < count
-
-
-#: A value of each kind that some option takes; every option is sent with the first of
-#: them that its check lets through.
-VALUES = [
-    0.5,
-    1,
-    True,
-    "f16",
-    "stopAtLimit",
-    "snakeCase",
-    ["x"],
-    [[1, 0.5]],
-    {"type": "none"},
-    "text",
-]
-#: Mappings, which our checks only look at from outside.
-MAPPINGS = {
-    "gpu_split": {
-        "strategy": "evenly",
-        "disabledGpus": [],
-        "priority": [],
-        "customRatio": [],
-    },
-}
-
-
-def one_of_each(table):
-    """A value for every option of a table."""
-    options = {}
-    for row in table.settings:
-        for value in [MAPPINGS[row.name]] if row.name in MAPPINGS else VALUES:
-            try:
-                row.check(value)
-            except ValueError:
-                continue
-            options[row.name] = value
-            break
-    return options
-
-
-@needs_schema
-def test_every_option():
-    """Each option there is, in one load and one prediction."""
-    loads, predictions = one_of_each(LOAD), one_of_each(PREDICTION)
-    predictions["prompt_template"] = {"type": "manual", "stopStrings": []}
-    assert set(LOAD.names()) == set(loads)
-    assert set(PREDICTION.names()) == set(predictions)
-
-    with FakeServer(extensions=()) as fake, LMStudioClient(fake.host) as client:
-        client.llm.load("any", identifier="mine", config=loads, ttl=1.5)
-        client.llm.get("mine").respond("x", config=predictions).exception(timeout=5)
-        found, count = all_problems(fake)
-    assert [] == found
-    assert 2 == count
 
 
 @needs_schema

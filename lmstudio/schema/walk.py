@@ -78,7 +78,7 @@ def name_of(kind: Any) -> str:
     """A type as people write it, without the modules."""
     if typing.get_origin(kind) is None and isinstance(kind, type):
         return kind.__name__
-    text = re.sub(r"\b([A-Za-z_]\w*\.)+(<locals>\.)?(?=\w)", "", repr(kind))
+    text = re.sub(r"\b([A-Za-z_]\w*\.)+(<locals>\.)?(?=\w)", "", shown(kind))
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 
