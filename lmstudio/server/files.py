@@ -109,6 +109,22 @@ class Files:
         """A client's file; None when it has none of this identifier."""
         return self._of.get(client, {}).get(identifier)
 
+    def get(self, client: Client, identifier: str) -> File:
+        """A client's file.
+
+        Raises:
+            Failure: It has none of this identifier.
+        """
+        file = self.find(client, identifier)
+        if file is None:
+            raise Failure(
+                f"This client has uploaded no file {identifier[:100]!r}",
+                "Files are kept until the last connection of their client ends",
+                "Upload it again",
+                data={"code": "files.notFound"},
+            )
+        return file
+
     def release(self, client: Client) -> None:
         """A client is gone, and its files with it."""
         self._of.pop(client, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from .common import KVConfig
 from .llm import Part
 from .model import model
 
@@ -106,6 +107,57 @@ class UploadedFile:
     identifier: str
     file_type: str
     size_bytes: int
+
+
+@model(kw_only=True)
+class Retrieve:
+    """Parameter of ``retrieve``.
+
+    Attributes:
+        query: What is looked for.
+        file_identifiers: In these files.
+        config: Settings whose keys begin with ``retrieval.``.
+
+    Source: docs/wire/files.md, "Retrieval".
+    """
+
+    query: str
+    file_identifiers: list[str]
+    config: KVConfig
+
+
+@model(kw_only=True)
+class Parser:
+    """What reads a document."""
+
+    library: str
+    version: str
+
+
+@model(kw_only=True)
+class ParseOptions:
+    """How to read a document.
+
+    Attributes:
+        parser_id: With what, None for whatever fits.
+    """
+
+    parser_id: Parser | None = None
+
+
+@model(kw_only=True)
+class ParseDocument:
+    """Parameter of ``parseDocument``."""
+
+    file_identifier: str
+    parse_opts: ParseOptions
+
+
+@model(kw_only=True)
+class OfFile:
+    """Parameter of ``getDocumentParsingLibrary``."""
+
+    file_identifier: str
 
 
 @model(kw_only=True)
