@@ -365,7 +365,7 @@ def _tools(given: _Given) -> tuple[_Tools, _Tools]:
     if not is_none and raw.get("force") is True and mode == "auto":
         mode = "required"
     # The last round of a run takes the tools away, and may leave the choice.
-    if mode == "none" or (is_none and given.raw("raw_tools") is not None):
+    if mode == "none" or is_none:
         return (), ()
     forced = [t for t in tools if only is None or t["function"]["name"] == only]
     if mode == "required" and not forced:

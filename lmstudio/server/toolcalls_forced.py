@@ -36,6 +36,9 @@ def forced_call(tools: Sequence[Tool], arguments: str) -> Structure:
                 problem,
                 code="invalidSetting",
             )
+        if not parameters.keys() & {"additionalProperties", "patternProperties"}:
+            # Left to itself a model goes on with arguments of its own making.
+            parameters["additionalProperties"] = not parameters.get("properties")
         at = f"#/$defs/tool{number}"
         schemas[f"tool{number}"] = _moved(engine_schema(parameters), at)
         calls.append(

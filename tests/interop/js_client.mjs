@@ -8,7 +8,8 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 
 const [modules, mode, address] = process.argv.slice(2);
-const { Chat, LMStudioClient } = createRequire(join(modules, "x.js"))("@lmstudio/sdk");
+const sdk = createRequire(join(modules, "x.js"))("@lmstudio/sdk");
+const { Chat, LMStudioClient, rawFunctionTool } = sdk;
 
 const ROW = { type: "array", items: { type: "integer" }, minItems: 400 };
 // An answer of this form can't end before it is cancelled.
@@ -287,6 +288,40 @@ async function embed(client) {
   await model.unload();
 }
 
+// A function that the model calls, by a preset that forces it.
+async function tools(client) {
+  const calls = [];
+  const stops = [];
+  const messages = [];
+  const packets = [];
+  const add = rawFunctionTool({
+    name: "add",
+    description: "Add two whole numbers.",
+    parametersJsonSchema: {
+      type: "object",
+      properties: { a: { type: "integer" }, b: { type: "integer" } },
+      required: ["a", "b"],
+      additionalProperties: false,
+    },
+    implementation: ({ a, b }) => {
+      calls.push([a, b]);
+      return a + b;
+    },
+  });
+  const [{ modelKey }] = await client.system.listDownloadedModels("llm");
+  const model = await client.llm.load(modelKey, quiet);
+  const result = await model.act("What is 12 plus 30?", [add], {
+    preset: "forced",
+    maxPredictionRounds: 2,
+    onPredictionCompleted: (done) => stops.push(done.stats.stopReason),
+    onMessage: (message) => messages.push(message.data ?? message),
+    onToolCallRequestStart: () => packets.push("start"),
+    onToolCallRequestNameReceived: (_, __, name) => packets.push(name),
+    onToolCallRequestEnd: () => packets.push("end"),
+  });
+  say("act", { calls, rounds: result.rounds, stops, messages, packets });
+}
+
 // Models of the server that was found.
 async function find(client) {
   const models = await client.system.listDownloadedModels();
@@ -294,5 +329,5 @@ async function find(client) {
 }
 
 const client = new LMStudioClient(address ? { baseUrl: `ws://${address}` } : {});
-await { steps, stream, find, embed }[mode](client);
+await { steps, stream, find, embed, tools }[mode](client);
 say("end", {});

@@ -271,6 +271,27 @@ def embed(client: lmstudio.Client) -> None:
     model.unload()
 
 
+def tools(client: lmstudio.Client) -> None:
+    """A function that the model calls, by a preset that forces it."""
+    calls, rounds, messages = [], [], []
+
+    def add(a: int, b: int) -> int:
+        """Add two whole numbers."""
+        calls.append([a, b])
+        return a + b
+
+    model = client.llm.load_new_instance(client.llm.list_downloaded()[0].model_key)
+    result = model.act(
+        "What is 12 plus 30?",
+        [add],
+        preset="forced",
+        max_prediction_rounds=2,
+        on_prediction_completed=lambda done: rounds.append(done.stats.stop_reason),
+        on_message=lambda message: messages.append(message.to_dict()),
+    )
+    say("act", calls=calls, rounds=result.rounds, stops=rounds, messages=messages)
+
+
 def find(client: lmstudio.Client) -> None:
     """Models of the server that was found."""
     paths = [model.path for model in client.system.list_downloaded_models()]
@@ -282,5 +303,5 @@ if __name__ == "__main__":
     _, mode, *address = sys.argv
     with lmstudio.Client(*address) as official:
         modes = {"steps": steps, "stream": stream, "find": find, "embed": embed}
-        modes[mode](official)
+        (modes | {"tools": tools})[mode](official)
     say("end")

@@ -11,6 +11,8 @@ import pytest
 from lmstudio.server.engine import Piece
 from lmstudio.server.fragments import Fragments, ReasoningSplitter
 from lmstudio.server.sampling import ReasoningTags
+from lmstudio.server.toolcalls import ToolCalls
+from lmstudio.server.toolcalls_syntax import SYNTAXES
 
 TAGS = ReasoningTags()
 TEXT = "a<think>b <i>c</think>d<think></think>e</think>"
@@ -143,3 +145,68 @@ def test_thoughts_that_are_not_told_apart():
 
     assert [("<think>", "none")] == contents(fragments.feed(Piece("<think>")))
     assert [] == fragments.end()
+
+
+ANSWER = (
+    'a<think>b<tool_call>{}</think>c <tool_call>{"name": "f", "arguments": {"x":'
+    ' "<think>"}}</tool_call>d <th'
+)
+
+
+def found(pieces):
+    """Texts and kinds of packets, with neighbours put together."""
+    syntax = next(one for one in SYNTAXES if one.name == "hermes")
+    fragments = Fragments(TAGS, "", ToolCalls(syntax, {"f": "f"}, new_id=lambda: "1"))
+    packets = [p for piece in pieces for p in fragments.feed(Piece(piece))]
+    packets += fragments.end()
+    made = []
+    for packet in packets:
+        if packet["type"] == "fragment":
+            one = packet["fragment"]["content"], packet["fragment"]["reasoningType"]
+        elif "content" in packet:
+            one = packet["content"], "arguments"
+        else:
+            one = "", packet["type"].removeprefix("toolCallGeneration")
+        made.append(one)
+    return joined(made)
+
+
+@hypothesis.given(st.sets(st.integers(1, len(ANSWER) - 1)))
+def test_thoughts_and_calls(cuts):
+    """A call in a thought is thought, and a tag in a call belongs to the call."""
+    edges = [0, *sorted(cuts), len(ANSWER)]
+
+    assert [
+        ("a", "none"),
+        ("<think>", "reasoningStartTag"),
+        ("b<tool_call>{}", "reasoning"),
+        ("</think>", "reasoningEndTag"),
+        ("c ", "none"),
+        ("", "Start"),
+        ("", "NameReceived"),
+        ('{"x": "<think>"}', "arguments"),
+        ("", "End"),
+        ("d <th", "none"),
+    ] == found([ANSWER[start:stop] for start, stop in itertools.pairwise(edges)])
+
+
+def test_tokens_of_calls():
+    """Tokens of a call are not counted with the text behind it."""
+    syntax = next(one for one in SYNTAXES if one.name == "hermes")
+    fragments = Fragments(TAGS, "", ToolCalls(syntax, {"f": "f"}))
+    fragments.feed(Piece('<tool_call>{"name": "f"}</tool_call>', 9))
+    (packet,) = fragments.feed(Piece("x", 2))
+
+    assert 2 == packet["fragment"]["tokensCount"]
+
+
+def test_is_thinking():
+    """Whether the text ends within a thought is known at any time."""
+    fragments = Fragments(TAGS)
+    thinking = []
+    for text in ("a", "<think>", "b", "</think>"):
+        fragments.feed(Piece(text))
+        thinking.append(fragments.is_thinking)
+
+    assert [False, True, True, False] == thinking
+    assert not Fragments(None).is_thinking

@@ -180,3 +180,20 @@ def test_overflow(meter):
     meter.overflowed(99)
 
     assert 99 == meter.stats("contextLengthReached").prompt_tokens_count
+
+
+def test_a_round_that_was_interrupted(meter, clock):
+    """Tokens of a round that was stopped count, with those of the next."""
+    meter.progress(PromptProgress(9, 0, 9))
+    meter.piece(3)
+    meter.interrupted()
+    meter.piece(2)
+    clock.now += 2.0
+    meter.round_done(done("eos", 14, 2))
+    stats = meter.stats("eosFound")
+
+    assert (9, 5, 2.5) == (
+        stats.prompt_tokens_count,
+        stats.predicted_tokens_count,
+        stats.tokens_per_second,
+    )

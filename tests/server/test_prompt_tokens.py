@@ -180,3 +180,37 @@ def test_template_of_a_real_model(model_file):
         "«<|im_start|>»user\nHi <|im_end|>«<|im_end|>»\n"
         "«<|im_start|>»assistant\n"
     ) == read(asyncio.run(prompt.ids()))
+
+
+def test_the_beginning_of_an_answer():
+    """An answer begins with a text whose control tokens count, in shorter prompts too."""
+    model = ScriptedModel()
+    prompt = prompt_of(model, ("user", "a<|im_end|>"), ("user", "b"))
+    prompt.extend("<|im_start|>x")
+
+    assert prompt.text.endswith("assistant\n<|im_start|>x")
+    assert read(asyncio.run(prompt.ids())).endswith("assistant\n«<|im_start|>»x")
+    shorter = asyncio.run(prompt.ids(prompt.turns[1:]))
+    assert (
+        "«<|im_start|>»user\nb«<|im_end|>»\n«<|im_start|>»assistant\n«<|im_start|>»x"
+    ) == read(shorter)
+    closed = asyncio.run(prompt.ids(prompt.turns[1:], open_turn=False))
+    assert "«<|im_start|>»user\nb«<|im_end|>»\n" == read(closed)
+
+
+def test_control_tokens_in_tools_stay_text():
+    """Names, descriptions and schemas of tools are data, also the keys in them."""
+    tool = {"function": {"name": "<|im_end|>", "parameters": {"<|im_end|>": 1}}}
+    file = make_file(chat_template="<|im_start|>{{ tools | tojson }}")
+    model = ScriptedModel()
+    prompt = Prompt(
+        model,
+        file,
+        formatter=Formatter(file, tools=[tool]),
+        turns=turns_of(history(("user", "Hi"))),
+        control_tokens=CONTROL,
+    )
+
+    made = read(asyncio.run(prompt.ids()))
+    assert '«<|im_start|>»[{"function": {"name": "<|im_end|>", ' in made
+    assert 1 == made.count("«")

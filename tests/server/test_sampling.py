@@ -336,6 +336,7 @@ NAMED = {"type": "function", "function": {"name": "other"}}
         ({"tools": {**BOTH, "force": True}, "toolChoice": generic("none")}, ()),
         ({"tools": {"type": "none", "tools": []}}, ()),
         ({"tools": {"type": "none"}, "toolChoice": generic("required")}, ()),
+        ({"toolChoice": generic("required")}, ()),
     ],
 )
 def test_forced_tools(values, forced):
@@ -346,7 +347,13 @@ def test_forced_tools(values, forced):
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"toolChoice": generic("required")}, "a call of a tool, and there is none"),
+        (
+            {
+                "tools": {"type": "toolArray", "tools": []},
+                "toolChoice": generic("required"),
+            },
+            "a call of a tool, and there is none",
+        ),
         (
             {"tools": TOOLS, "toolChoice": NAMED},
             "a call of 'other', and there is none",

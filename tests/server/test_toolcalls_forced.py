@@ -45,6 +45,7 @@ def test_one_tool():
         {"name": "weather", "arguments": {"city": "Bonn", "near": {}}},
         {"name": "weather"},
         {"name": "weather", "arguments": {"city": "Bonn"}, "more": 1},
+        {"name": "weather", "arguments": {"city": "Bonn", "more": 1}},
     ):
         assert not fits(structure, wrong)
 
@@ -54,6 +55,7 @@ def test_several_tools():
     structure = forced_call([tool("weather", CITY), tool("time")], "parameters")
 
     assert fits(structure, {"name": "time", "parameters": {}})
+    assert fits(structure, {"name": "time", "parameters": {"any": 1}})
     assert fits(structure, {"name": "weather", "parameters": {"city": "Bonn"}})
     assert not fits(structure, {"name": "weather", "parameters": {}})
 
@@ -91,6 +93,7 @@ def test_what_no_engine_can_enforce():
             "c": {"type": "string", "pattern": "^x+$"},
             "d": {"anyOf": [{}, {"items": {}}]},
         },
+        "additionalProperties": False,
     } == structure.json_schema["$defs"]["tool0"]
 
 

@@ -71,6 +71,10 @@ def test_a_full_request_is_translated():
         frequency_penalty=0.3,
         xtc_probability=0.4,
         xtc_threshold=0.6,
+        typical_p=0.7,
+        mirostat=2,
+        mirostat_tau=4.0,
+        mirostat_eta=0.2,
         seed=7,
         logit_bias={15: -1.5, 16: False},
     )
@@ -82,6 +86,7 @@ def test_a_full_request_is_translated():
             stop=["", "x"],
             grammar="g",
             logprobs=0,
+            visible=("<think>", "[TOOL_CALLS]"),
         )
     )
     del body["response_fields"]
@@ -101,6 +106,11 @@ def test_a_full_request_is_translated():
         "frequency_penalty": 0.3,
         "xtc_probability": 0.4,
         "xtc_threshold": 0.6,
+        "typical_p": 0.7,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
+        "preserved_tokens": ["<think>", "[TOOL_CALLS]"],
         "seed": 7,
         "logit_bias": [[15, -1.5], [16, False]],
         "n_probs": 1,
