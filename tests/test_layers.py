@@ -84,6 +84,7 @@ TABLE = (
     ("handles", "transcripts.py"),
     ("handles", "chat.py"),
     ("handles", "loading.py"),
+    ("handles", "downloaded.py"),
     ("handles", "handles.py"),
     ("handles", "models.py"),
     ("handles", "ownership.py"),

@@ -31,6 +31,8 @@ OURS = (
     re.compile(r"-m lmstudio\.server(\s|$)"),
     re.compile(r"\bserver start\b.*--foreground"),
 )
+#: Names a server's token, as `lmstudio.server` reads it.
+TOKEN_VARIABLE = "LMSTUDIO_SERVER_API_TOKEN"
 #: Lines of the log's end that an error shows.
 LOG_LINES = 5
 
@@ -131,17 +133,19 @@ def starting() -> contextlib.AbstractContextManager[bool]:
     return locks.only_one(log_file().with_name("server.lock"), lambda: None)
 
 
-def start(port: int, bind: str, cors: bool) -> Server:
+def start(port: int, bind: str, cors: bool, token: str | bool | None = None) -> Server:
     """Start a server that outlives this process, and wait until it answers.
 
     Args:
         port: 0 for a free one.
+        token: An API token that clients must have; True for those that are saved,
+            False for none, None for what fits `bind`.
 
     Raises:
         Failure: It did not come up; it does not run any more.
     """
-    arguments = ["--port", str(port), "--bind", bind] + (["--cors"] if cors else [])
-    child = _spawn([*COMMAND, *arguments])
+    arguments = [*arguments_of(port, bind, cors, token), "--log-file", str(log_file())]
+    child = _spawn([*COMMAND, *arguments], token)
     try:
         found = processes.wait_for(
             lambda: child.poll() is not None or _is_up(child.pid), START_PATIENCE
@@ -164,6 +168,19 @@ def start(port: int, bind: str, cors: bool) -> Server:
     raise Failure(f"the server on port {port} {happened}. {_log_end()}")
 
 
+def arguments_of(
+    port: int, bind: str, cors: bool, token: str | bool | None
+) -> list[str]:
+    """What a server is started with; a token's text is not among it.
+
+    Others see the arguments of a process. Its environment is its user's.
+    """
+    flags = {"--cors": cors, "--api-token": token is True}
+    flags["--no-api-token"] = token is False
+    chosen = [flag for flag, is_on in flags.items() if is_on]
+    return ["--port", str(port), "--bind", bind, *chosen]
+
+
 def stop(server: Server) -> bool:
     """End a server in the background and wait until it is gone.
 
@@ -184,24 +201,33 @@ def forget(server: Server) -> None:
         infofile.info_file().unlink(missing_ok=True)
 
 
-def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
+def _spawn(
+    command: list[str], token: str | bool | None = None
+) -> subprocess.Popen[bytes]:
     """Start a process of its own session, which prints into the log file."""
     log = log_file()
     make_folder()
     if log.exists():
         os.replace(log, log.with_suffix(".log.1"))
     windows = ("DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP")
-    with log.open("wb") as file:
+    # To append: the server begins a new file when this one is full, and what it has
+    # not opened itself must not write into the middle.
+    with log.open("ab") as file:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=log.parent,
-            env=_environment(),
+            env={**_environment(), **token_variable(token)},
             start_new_session=True,
             creationflags=sum(getattr(subprocess, name, 0) for name in windows),
         )
+
+
+def token_variable(token: str | bool | None) -> dict[str, str]:
+    """The variable that tells a server its token, if it has one of its own."""
+    return {TOKEN_VARIABLE: token} if isinstance(token, str) else {}
 
 
 def _environment() -> dict[str, str]:

@@ -36,10 +36,30 @@ def connected(host: str | None, port: int | None) -> Iterator[lmstudio.LMStudioC
     Raises:
         Failure: None is named, and the home folder can't be used.
     """
-    if not (host or port or os.environ.get("LMSTUDIO_HOST")):
+    address, token = spelled(host, port), None
+    if address is None and not os.environ.get("LMSTUDIO_HOST"):
         check_home()
-    with lmstudio.LMStudioClient(spelled(host, port)) as client:
+        address, token = _own_server()
+    with lmstudio.LMStudioClient(address, api_token=token) as client:
         yield client
+
+
+def _own_server() -> tuple[str | None, str | None]:
+    """Address and token of our background server, if it may ask for a saved token."""
+    from lmstudio import paths
+
+    named = any(map(os.environ.get, ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")))
+    if named or not (paths.internal() / "api-tokens").exists():
+        return None, None
+    from lmstudio.server.tokens import saved
+
+    from . import background
+
+    known = background.written_down()
+    if known is None or not known.is_in_background:
+        return None, None
+    tokens = saved()
+    return known.address, tokens[0].text if tokens else None
 
 
 def spelled(host: str | None, port: int | None) -> str | None:

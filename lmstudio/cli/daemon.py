@@ -41,7 +41,9 @@ def up(as_json: bool) -> None:
     was_running = found is not None
     found = found or start_in_background(PORT)[0]
     if as_json:
-        print_json({**_state(found.address, found.pid), "version": _version(found)})
+        with connected(None, None) as client:
+            version = client.system.get_version()
+        print_json({**_state(found.address, found.pid), "version": version})
     elif was_running:
         say(f"The server is already running ({_process(found.pid)})")
     else:
@@ -101,8 +103,3 @@ def _state(address: str, pid: int | None) -> dict[str, object]:
 
 def _process(pid: int | None) -> str:
     return "process unknown" if pid is None else f"process {pid}"
-
-
-def _version(found: background.Server) -> str:
-    with lmstudio.LMStudioClient(found.address) as client:
-        return client.system.get_version()

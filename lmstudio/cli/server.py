@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import click
+
+import lmstudio
 
 from . import background
 from .background import Server
@@ -51,10 +55,24 @@ def server(ctx: click.Context) -> None:
     metavar="",
     help="Let every website talk to the server.",
 )
+@click.option(
+    "--api-token",
+    is_flag=False,
+    flag_value="",
+    metavar="[TOKEN]",
+    help="Ask clients for this token, or for one that is saved in the home folder.",
+)
+@click.option("--no-api-token", is_flag=True, help="Let in everyone who reaches it.")
 @click.option("--foreground", is_flag=True, help="Run in this terminal until Ctrl-C.")
 @click.pass_context
 def start(
-    ctx: click.Context, port: int, bind: str, cors: bool, foreground: bool
+    ctx: click.Context,
+    port: int,
+    bind: str,
+    cors: bool,
+    api_token: str | None,
+    no_api_token: bool,
+    foreground: bool,
 ) -> None:
     """Start the server in the background, and return when it answers.
 
@@ -62,16 +80,23 @@ def start(
     Example:
       lms server start --port 8080
     """
+    token = _token(api_token, no_api_token)
     if foreground:
-        ctx.exit(_run(port, bind, cors))
-    found, was_running = start_in_background(port, bind, cors)
+        ctx.exit(_run(port, bind, cors, token))
+    found, was_running = start_in_background(port, bind, cors, token)
     state = "is running already" if was_running else "is running"
     say(f"The server {state} at {found.address}")
-    if found.is_open:
+    if found.is_open and token is False:
         note(
             f"Everyone who reaches port {found.port} of {found.bind} can use the"
-            " server: it asks for no password; `lms server stop` ends it"
+            " server: it asks for no token; `lms server stop` ends it"
         )
+    elif token is True or (found.is_open and token is None):
+        from lmstudio.server.tokens import tokens_file
+
+        note(f"Clients need an API token of {tokens_file()}; `lms` takes it from there")
+    elif isinstance(token, str):
+        note("Clients need that API token, `lms` too: in the variable LM_API_TOKEN")
 
 
 @server.command()
@@ -124,9 +149,15 @@ def status(as_json: bool) -> None:
 
 
 def start_in_background(
-    port: int = PORT, bind: str = "127.0.0.1", cors: bool = False
+    port: int = PORT,
+    bind: str = "127.0.0.1",
+    cors: bool = False,
+    token: str | bool | None = None,
 ) -> tuple[Server, bool]:
     """The server of this home folder, started if it does not run.
+
+    Args:
+        token: As for `background.start`.
 
     Returns:
         The server, and whether it ran already.
@@ -136,8 +167,51 @@ def start_in_background(
     """
     with background.starting():
         found = _running(port, bind, cors)
-        was_running = found is not None
-        return found or background.start(port, bind, cors), was_running
+        if found is None:
+            return background.start(port, bind, cors, token), False
+        _check_token(found, token)
+        return found, True
+
+
+def _token(api_token: str | None, no_api_token: bool) -> str | bool | None:
+    """What the two options say of tokens: one, the saved ones, none, or nothing.
+
+    Raises:
+        click.UsageError: Both are given, or the token has a wrong form.
+    """
+    if api_token is None:
+        return False if no_api_token else None
+    if no_api_token:
+        raise click.UsageError("say either --api-token or --no-api-token")
+    if api_token:
+        from lmstudio.server.tokens import read_token
+
+        read_token(api_token)
+    return api_token or True
+
+
+def _check_token(found: Server, token: str | bool | None) -> None:
+    """Refuse a server that runs and treats strangers otherwise than is asked for.
+
+    Raises:
+        Failure: It does.
+    """
+    if token is None:
+        return
+    try:
+        with lmstudio.LMStudioClient(
+            found.address, client_identifier="lms-stranger", client_passkey="none"
+        ) as client:
+            client.system.get_version()
+        asks = False
+    except lmstudio.LMStudioAuthenticationError:
+        asks = True
+    if asks != (token is not False):
+        how = "asks for an API token" if asks else "asks for no API token"
+        raise Failure(
+            f"the server at {found.address} runs already, and {how}: stop it first"
+            " with `lms server stop`"
+        )
 
 
 def running_server() -> Server | None:
@@ -207,14 +281,15 @@ def _running(port: int, bind: str, cors: bool) -> Server | None:
     return None
 
 
-def _run(port: int, bind: str, cors: bool) -> int:
+def _run(port: int, bind: str, cors: bool, token: str | bool | None) -> int:
     """Run the server in this process until it is told to end; returns its exit code."""
     from lmstudio.server.__main__ import main
 
     check_home()
     found = _running(port, bind, cors)
     if found is not None:
+        _check_token(found, token)
         say(f"The server is running already at {found.address}")
         return 0
-    arguments = ["--port", str(port), "--bind", bind]
-    return main(arguments + (["--cors"] if cors else []))
+    os.environ.update(background.token_variable(token))
+    return main(background.arguments_of(port, bind, cors, token))

@@ -241,9 +241,9 @@ def _show(prediction: lmstudio.Prediction[str]) -> None:
                     is_dim = is_reasoning
             elif is_reasoning:
                 continue
+            last = text or last  # first: Ctrl-C may come while it is written
             out.write(text)
             out.flush()
-            last = text or last
     finally:
         end = (_PLAIN if is_dim else "") + ("" if last.endswith("\n") else "\n")
         out.write(end)

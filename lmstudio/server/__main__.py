@@ -128,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a name besides localhost under which clients reach the server here",
     )
+    _add_rest(parser)
+    return parser
+
+
+def _add_rest(parser: argparse.ArgumentParser) -> None:
+    """Options that few need."""
     parser.add_argument(
         "--undiscoverable",
         action="store_true",
@@ -142,7 +148,6 @@ def _parser() -> argparse.ArgumentParser:
         " when it is full",
     )
     parser.add_argument("--verbose", action="store_true", help="log every request")
-    return parser
 
 
 def _add_memory(parser: argparse.ArgumentParser) -> None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .engine import EngineError
 
 _LOG = "pip.log"
+#: Becomes the command in its arguments, which ends when we do, however that is: after
+#: SIGKILL there is nobody to end it. PR_SET_PDEATHSIG is 1, and lasts across exec.
+_ENDS_WITH_US = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 PAUSE = 0.1  # seconds between two reports of progress
 
 
@@ -44,6 +54,9 @@ def download(
         *("--progress-bar", "off", "--disable-pip-version-check"),
         *("--dest", str(folder.absolute()), requirement),
     ]
+    if sys.platform == "linux" and shutil.which(command[0]):
+        watched = (sys.executable, "-IS", "-c", _ENDS_WITH_US, str(os.getpid()))
+        command = [*watched, *command]
     # Pip downloads into its temporary folder and copies from there: have it in ours.
     settings = {name: str(folder.absolute()) for name in ("TMPDIR", "TEMP", "TMP")}
     # No pip.py of the current folder: Python 3.10 does not know this variable, so pip

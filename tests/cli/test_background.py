@@ -130,7 +130,8 @@ def test_ends_at_once(monkeypatch, home):
         "the server on port 4321 ended at once with exit code 1."
         f" Its log {log} ends with: "
     ) == caught.value.message.partition("no room")[0].partition("one")[0]
-    words = "['--port', '4321', '--bind', '127.0.0.1', '--cors']"
+    given = ["--port", "4321", "--bind", "127.0.0.1", "--cors", "--log-file", str(log)]
+    words = str(given)
     assert words in caught.value.message
 
 

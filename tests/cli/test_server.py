@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lmstudio import LMStudioAuthenticationError, LMStudioClient
 from lmstudio.cli import background, processes, server
 from lmstudio.testing import FakeServer
 
@@ -241,7 +242,8 @@ def test_home_that_is_no_folder(lms, tmp_path, monkeypatch, words):
 @pytest.mark.slow
 def test_other_options(lms, shell):
     """An open server is said to be open, and other options than its own are refused."""
-    result = shell("server", "start", "--port", "0", "--bind", "0.0.0.0")
+    words = ("--port", "0", "--bind", "0.0.0.0", "--no-api-token")
+    result = shell("server", "start", *words)
     found = background.written_down()
     assert 0 == result.returncode
     assert re.fullmatch(r"Everyone who reaches port .*0\.0\.0\.0.*\n", result.stderr)
@@ -253,3 +255,67 @@ def test_other_options(lms, shell):
     result = lms("server", "start", *port, "--bind", "0.0.0.0")
     assert 0 == result.exit_code
     assert result.stdout.startswith("The server is running already")
+
+
+@pytest.mark.slow
+def test_saved_token(lms, shell, home):
+    """--api-token has the server ask for a token that `lms` finds by itself."""
+    result = shell("server", "start", "--port", "0", "--api-token")
+    found = background.written_down()
+    assert (0, f"The server is running at {found.address}\n") == (
+        result.returncode,
+        result.stdout,
+    )
+    assert str(home / ".internal" / "api-tokens") in result.stderr
+    with (
+        LMStudioClient(found.address) as client,
+        pytest.raises(LMStudioAuthenticationError),
+    ):
+        client.list_loaded_models()
+
+    assert (0, "[]\n") == (lms("ps", "--json").exit_code, lms("ps", "--json").stdout)
+    port = ("--port", str(found.port))
+    assert 0 == lms("server", "start", *port, "--api-token").exit_code
+    result = lms("server", "start", *port, "--no-api-token")
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "asks for an API token" in result.stderr
+
+
+def test_own_token(lms, shell, monkeypatch):
+    """A token that is given is needed, and is not among the server's arguments."""
+    token = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
+    result = shell("server", "start", "--port", "0", "--api-token", token)
+    found = background.written_down()
+
+    assert 0 == result.returncode
+    assert token not in processes.command_of(found.pid)
+    assert token not in background.log_file().read_text()
+    assert 1 == lms("ps").exit_code
+    monkeypatch.setenv("LM_API_TOKEN", token)
+    assert 0 == lms("ps").exit_code
+
+
+def test_a_server_without_tokens(lms, running):
+    """A server that asks for no token does not pass for one that does."""
+    result = lms("server", "start", "--port", str(running.port), "--api-token")
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "asks for no API token: stop it first" in result.stderr
+
+
+def test_wrong_tokens(lms):
+    """A token of another form is refused and not repeated, and so are both options."""
+    result = lms("server", "start", "--api-token", "secret")
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "secret" not in result.stderr
+    result = lms("server", "start", "--api-token", "--no-api-token")
+    assert 2 == result.exit_code
+
+
+def test_log(running, shell):
+    """The log says when the server began and ended."""
+    assert 0 == shell("server", "stop").returncode
+    text = background.log_file().read_text()
+
+    assert f"as process {running.pid}\n" in text
+    assert text.endswith("ending\n")

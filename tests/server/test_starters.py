@@ -404,6 +404,14 @@ def test_killed_process(setting: Setting) -> None:
     assert MODEL_ONLY == setting.left()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children")
+def test_killed_process_takes_pip_along(setting: Setting) -> None:
+    """Pip ends with a process that is killed and could not end it."""
+    with interrupted(setting) as (process, pip):
+        process.kill()
+        pip.wait_for_end()
+
+
 def test_without_locks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be locked, only old folders are taken to be of killed runs."""
     downloads = setting.models.parent / ".internal/downloads"
