@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from . import rest
 from .calls import version
 from .guard import Guard
 from .limits import Limits, Refusals
 from .peer import Peer
+from .rest import Rest
 from .service import EXTENSIONS, NAMESPACES, Service
 
 #: What `/lms-status` says this server is. Clients only log it.
@@ -61,6 +61,7 @@ class App:
             refusals=self.refusals,
         )
         self._peers: set[Peer] = set()
+        self._rest = Rest(service)
         self._is_stopping = False
         anyone = ["*"]
         pages = Middleware(
@@ -73,7 +74,7 @@ class App:
             routes=[
                 Route("/lmstudio-greeting", _greeting),
                 Route("/lms-status", _status),
-                *rest.routes(service),
+                *self._rest.routes,
                 *(WebSocketRoute(f"/{n}", _Socket(self, n)) for n in NAMESPACES),
                 WebSocketRoute("/{path:path}", _nowhere),
             ],
@@ -87,11 +88,11 @@ class App:
     async def stop(self, reason: str) -> None:
         """Tell every client that the server ends, and why. Accept no more."""
         self._is_stopping = True
-        if self._peers:
-            stops = [asyncio.ensure_future(p.stop(reason)) for p in self._peers]
-            _, late = await asyncio.wait(stops, timeout=STOPPING)
-            for task in late:  # a client that does not read its end
-                task.cancel()
+        stops = [asyncio.ensure_future(p.stop(reason)) for p in self._peers]
+        stops.append(asyncio.ensure_future(self._rest.stop(reason)))
+        _, late = await asyncio.wait(stops, timeout=STOPPING)
+        for task in late:  # a client that does not read its end
+            task.cancel()
 
     async def connected(
         self, namespace: str, scope: Scope, receive: Receive, send: Send

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .routes import routes
+from .routes import Rest
 
-__all__ = ["routes"]
+__all__ = ["Rest"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -21,8 +22,6 @@ log = logging.getLogger(__name__)
 
 #: Bodies of more bytes are parsed on a thread: others wait meanwhile.
 QUICK_BODY = 1024 * 1024
-#: How long the last words to a client may take when the server ends, seconds.
-LAST_WORDS = 0.2
 
 
 @attrs.frozen(kw_only=True)
@@ -189,24 +188,60 @@ class Gone(Exception):
 Handler = Callable[[Exchange, dict[str, Any]], Awaitable[None]]
 
 
+class Ongoing:
+    """The requests that are answered at the moment."""
+
+    def __init__(self) -> None:
+        self._works: dict[asyncio.Task[None], asyncio.Future[None]] = {}
+        self._reason: str | None = None  # why the server ends, once it does
+
+    @contextlib.contextmanager
+    def entered(self, work: asyncio.Task[None]) -> Iterator[None]:
+        """Count a request that runs as this task."""
+        self._works[work] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            self._works.pop(work).set_result(None)
+
+    def check(self) -> None:
+        """Raise RestError when the server ends."""
+        if self._reason is not None:
+            raise RestError(self._reason, status=503, code="shutting_down")
+
+    async def stop(self, reason: str) -> None:
+        """Stop all of them, take no more, and wait until their clients know."""
+        self._reason = reason
+        answered = list(self._works.values())
+        for work in self._works:
+            work.cancel()
+        if answered:
+            await asyncio.wait(answered)
+
+
 class Endpoint:
     """The ASGI application of one path.
 
     Args:
         methods: HTTP methods and what answers them.
+        ongoing: Where its requests are counted.
         style: How its errors look.
     """
 
-    def __init__(self, methods: Mapping[str, Handler], style: Style = OPENAI) -> None:
+    def __init__(
+        self, methods: Mapping[str, Handler], ongoing: Ongoing, style: Style = OPENAI
+    ) -> None:
         self._methods = dict(methods)
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
+        self._ongoing = ongoing
         self._style = style
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, until the client hangs up."""
         exchange = Exchange(scope, receive, send, self._style)
         try:
+            self._ongoing.check()
             handler = self._handler(scope)
             asked = await exchange.body() if scope["method"] == "POST" else {}
         except RestError as exc:
@@ -215,13 +250,12 @@ class Endpoint:
         except Gone:
             return
         work = asyncio.ensure_future(handler(exchange, asked))
-        try:
-            await _until_gone(exchange, work)
-        except asyncio.CancelledError:
-            await self._shut(exchange, work)
-            raise
-        except Exception as exc:
-            await exchange.fail(exc)
+        with self._ongoing.entered(work):
+            try:
+                if not await _is_done(exchange, work):
+                    self._ongoing.check()
+            except Exception as exc:
+                await exchange.fail(exc)
 
     def _handler(self, scope: Scope) -> Handler:
         handler = self._methods.get(scope["method"])
@@ -234,28 +268,22 @@ class Endpoint:
             raise RestError(title, hint, status=405, code="method_not_allowed")
         return handler
 
-    async def _shut(self, exchange: Exchange, work: asyncio.Task[None]) -> None:
-        """The server ends: stop the work, and say so."""
-        work.cancel()
-        await asyncio.wait([work])
-        error = RestError(
-            "The server is shutting down", status=503, code="shutting_down"
-        )
-        words = asyncio.ensure_future(exchange.fail(error))
-        done, _ = await asyncio.wait([words], timeout=LAST_WORDS)
-        if not done:  # a client that does not read its end
-            words.cancel()
 
+async def _is_done(exchange: Exchange, work: asyncio.Task[None]) -> bool:
+    """Wait for some work, whose failure is raised; False when it was cancelled.
 
-async def _until_gone(exchange: Exchange, work: asyncio.Task[None]) -> None:
-    """Wait for some work; it is cancelled when the client hangs up."""
+    It is cancelled when the client hangs up.
+    """
     watch = asyncio.ensure_future(exchange.gone())
     try:
         await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+    finally:
+        is_gone = not work.done()
+        if is_gone:
             work.cancel()
             await asyncio.wait([work])
-        if not work.cancelled():
-            work.result()
-    finally:
         watch.cancel()
+    if work.cancelled():
+        return is_gone
+    work.result()
+    return True

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from ..service import Service
 from .completions import Completions
 from .embeddings import Embeddings
-from .exchange import EVENTS, NATIVE, OPENAI, Endpoint, Handler
+from .exchange import EVENTS, NATIVE, OPENAI, Endpoint, Handler, Ongoing
 from .jobs import Jobs
 from .loads import Loads
 from .models import Lists
@@ -20,23 +20,34 @@ from .v1_chat import Chats
 Table = Mapping[str, Mapping[str, Handler]]
 
 
-def routes(service: Service) -> list[Route]:
-    """The routes of one server, the catch-alls last."""
-    found = [
-        Route(path, Endpoint(methods, style))
-        for style, table in (
-            (OPENAI, _openai(service)),
-            (EVENTS, _responses(service)),
-            (NATIVE, _native(service)),
-        )
-        for path, methods in table.items()
-    ]
-    prefixes = {"/v1": OPENAI, "/api/v0": OPENAI, "/api/v1": NATIVE}
-    nowhere = [
-        Route(f"{prefix}/{{path:path}}", Endpoint({}, style))
-        for prefix, style in prefixes.items()
-    ]
-    return found + nowhere
+class Rest:
+    """Everything that one server answers over plain HTTP.
+
+    Attributes:
+        routes: Its routes, the catch-alls last.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._ongoing = Ongoing()
+        found = [
+            Route(path, Endpoint(methods, self._ongoing, style))
+            for style, table in (
+                (OPENAI, _openai(service)),
+                (EVENTS, _responses(service)),
+                (NATIVE, _native(service)),
+            )
+            for path, methods in table.items()
+        ]
+        prefixes = {"/v1": OPENAI, "/api/v0": OPENAI, "/api/v1": NATIVE}
+        nowhere = [
+            Route(f"{prefix}/{{path:path}}", Endpoint({}, self._ongoing, style))
+            for prefix, style in prefixes.items()
+        ]
+        self.routes = found + nowhere
+
+    async def stop(self, reason: str) -> None:
+        """End all answers with an error, and take no more requests."""
+        await self._ongoing.stop(reason)
 
 
 def _openai(service: Service) -> Table:

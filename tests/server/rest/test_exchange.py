@@ -1,0 +1,217 @@
+"""Requests are read and answered as HTTP wants it, and end with their connection."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from lmstudio.testing.script import AWAIT_CANCEL, NEVER, Await
+from server.rest.asking import HELLO, PATIENCE, ask, begin, event_of, stream
+from server.servers import scripted_server
+
+CHAT = "/v1/chat/completions"
+#: How long the end of a prediction may take after its client is gone, seconds.
+CANCELLED = 0.2
+PAGE = {"Origin": "https://example.com"}
+
+
+def chat(**more):
+    """A request with one message."""
+    return {"model": "any", "messages": HELLO, **more}
+
+
+@pytest.fixture
+def connection(served):
+    """A connection to the server."""
+    made = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=PATIENCE)
+    yield made
+    made.close()
+
+
+def instance_of(served):
+    """The only model in memory."""
+    (instance,) = served.scripted.services[0].registry.loaded("llm")
+    return instance
+
+
+def seconds_until(condition):
+    """How long it takes until a condition holds."""
+    started = time.perf_counter()
+    while not condition():
+        assert time.perf_counter() - started < PATIENCE
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "code", "text"),
+    [
+        (b"{", "application/json", 400, "invalid_json", "no JSON: Expecting"),
+        (b"\xff{}", "application/json", 400, "invalid_json", "no JSON"),
+        (b"[1]", "application/json", 400, "invalid_json", "object, not [1]"),
+        (b"[" * 100_000, "application/json", 400, "invalid_json", "too deeply"),
+        (b"", "application/json", 400, "invalid_json", "no JSON"),
+        (b"{}", "text/plain", 415, "unsupported_media_type", "'text/plain'"),
+    ],
+)
+def test_bodies_that_are_no_requests(served, body, kind, status, code, text):
+    """What is no JSON object is refused, and the error says why."""
+    answer = served.ask(CHAT, body, headers={"content-type": kind})
+    assert (status, code) == (answer.status, answer.error["code"])
+    assert text in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "application/x+json"]
+)
+def test_kinds_of_json(served, kind):
+    """JSON goes by more than one name."""
+    body = json.dumps(chat()).encode()
+    assert 200 == served.ask(CHAT, body, headers={"content-type": kind}).status
+
+
+def test_a_large_body_is_read(served):
+    """A body of some megabytes is no trouble."""
+    text = "x" * 3_000_000
+    served.reply("ok")
+    made = served.ask(CHAT, chat(messages=[{"role": "user", "content": text}]))
+    assert 200 == made.status
+    assert text == served.asked[0].text
+
+
+def test_a_body_beyond_the_limit(served, connection):
+    """A body that is announced as too large is refused before it is sent."""
+    connection.putrequest("POST", CHAT)
+    connection.putheader("content-type", "application/json")
+    connection.putheader("content-length", str(200 * 1024 * 1024))
+    connection.endheaders()
+    assert 413 == connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", CHAT, 405, "method_not_allowed"),
+        ("POST", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/nothing", 404, "unknown_endpoint"),
+        ("POST", "/api/v0/nothing", 404, "unknown_endpoint"),
+        ("GET", "/api/v1/nothing/at/all", 404, "unknown_endpoint"),
+    ],
+)
+def test_paths_and_methods_that_are_not_there(served, method, path, status, code):
+    """An unknown path or method is an error object as well."""
+    body = {} if method == "POST" else None
+    answer = served.ask(path, body, method=method)
+    assert (status, code) == (answer.status, answer.error["code"])
+
+
+def test_every_answer_has_an_id_of_its_own(served):
+    """Answers and errors carry x-request-id."""
+    paths = ["/v1/models", "/v1/models/none", "/v1/nothing"]
+    ids = {served.ask(path).headers["x-request-id"] for path in paths}
+    assert 3 == len(ids)
+    assert all(one.startswith("req_") for one in ids)
+
+
+def test_web_pages_need_cors(served):
+    """Without CORS a page of another origin is refused, with it let in."""
+    answer = served.ask("/v1/models", headers=PAGE)
+    assert 403 == answer.status
+    with scripted_server(cors=True) as open_one:
+        answer = ask(open_one.http, "/v1/models", headers=PAGE)
+        assert (200, "*") == (
+            answer.status,
+            answer.headers["access-control-allow-origin"],
+        )
+        preflight = {"Access-Control-Request-Method": "POST", **PAGE}
+        answer = ask(open_one.http, CHAT, method="OPTIONS", headers=preflight)
+        assert 200 == answer.status
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_hanging_up_stops_the_model(served, connection, is_streamed):
+    """When the client is gone its prediction ends, soon."""
+    gate = Await()
+    served.reply("a", gate, "b")
+    begin(connection, CHAT, chat(stream=is_streamed))
+    if is_streamed:
+        next(stream(connection))
+    assert gate.reached.wait(PATIENCE)
+    instance = instance_of(served)
+    assert ("generating", 1) == instance.status
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+    assert CANCELLED > seconds_until(lambda: instance.status == ("idle", 0))
+
+
+def test_hanging_up_in_the_middle_of_a_body(served, connection):
+    """Half a request is none, and nobody else notices."""
+    connection.putrequest("POST", CHAT)
+    connection.putheader("content-length", "1000")
+    connection.endheaders(b"{")
+    connection.close()
+    assert 200 == served.ask(CHAT, chat()).status
+
+
+def test_a_slow_reader_holds_back_the_model(served):
+    """What a client does not read is not generated either, and others go on."""
+    count = 20_000
+    served.reply(*["x" * 1000] * count)
+    with socket.create_connection(urlsplit(served.url).netloc.split(":")) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = json.dumps(chat(stream=True)).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        slow.sendall(head.encode() + body)
+        assert slow.recv(100).startswith(b"HTTP/1.1 200")
+        for _ in range(20):
+            assert 200 == served.ask(CHAT, chat()).status
+        statuses = instance_of(served).status
+        assert ("generating", 1) == statuses
+    instance = instance_of(served)
+    assert CANCELLED * 5 > seconds_until(lambda: instance.status == ("idle", 0))
+
+
+def test_the_end_of_the_server_is_told():
+    """A stream that runs when the server ends gets an error as its last event."""
+    with scripted_server() as scripted:
+        scripted.reply("a", NEVER)
+        netloc = urlsplit(scripted.http).netloc
+        connection = http.client.HTTPConnection(netloc, timeout=PATIENCE)
+        begin(connection, CHAT, chat(stream=True))
+        answer = connection.getresponse()
+        answer.readline()
+        scripted.server.close()
+        rest = answer.read().decode()
+        connection.close()
+    *_, block = [block for block in rest.split("\n\n") if block]
+    _, last = event_of(block)
+    assert "shutting_down" == last["error"]["code"]
+
+
+def test_unforeseen_failures_are_logged(served, caplog):
+    """What nobody foresaw is a 500 with an id that the log has."""
+    service = served.scripted.services[0]
+
+    async def broken(*_, **__):
+        raise ZeroDivisionError("broken")
+
+    service.predict = broken
+    answer = served.ask(CHAT, chat())
+    assert (500, "internal_error") == (answer.status, answer.error["code"])
+    assert answer.headers["x-request-id"] in caplog.text
+
+
+def test_a_cancel_that_the_model_waits_for(served, connection):
+    """A model that only ends when it is told is told."""
+    served.reply("a", AWAIT_CANCEL)
+    begin(connection, CHAT, chat(stream=True))
+    next(stream(connection))
+    instance = instance_of(served)
+    connection.close()
+    assert CANCELLED > seconds_until(lambda: instance.status == ("idle", 0))
