@@ -46,15 +46,22 @@ class Fragments:
 
     def feed(self, piece: Piece) -> list[Packet]:
         """The packets for a piece. Runs for each token."""
-        if self._splitter is None and self._calls is None:
-            return [_fragment(piece.text, NONE, piece.tokens, piece.logprobs)]
+        # Nearly every piece ends here: it has nothing to do with a tag or a call.
+        text, splitter, calls = piece.text, self._splitter, self._calls
+        kind = NONE if splitter is None else splitter.kind
+        if (
+            not self._tokens
+            and (splitter is None or splitter.ignores(text))
+            and (calls is None or kind != NONE or calls.ignores(text))
+        ):
+            return [_fragment(text, kind, piece.tokens, piece.logprobs)]
         self._tokens += piece.tokens
         if piece.logprobs is not None:
             self._logprobs = [*(self._logprobs or ()), *piece.logprobs]
-        if self._calls is None:
-            assert self._splitter is not None
-            return self._packets(self._splitter.feed(piece.text))
-        return self._packets(self._with_calls(self._calls, piece.text))
+        if calls is not None:
+            return self._packets(self._with_calls(calls, text))
+        assert splitter is not None
+        return self._packets(splitter.feed(text))
 
     def end(self) -> list[Packet]:
         """The packets for what was held back to the end."""
@@ -68,7 +75,7 @@ class Fragments:
     @property
     def is_thinking(self) -> bool:
         """Whether the text ends within a thought."""
-        return self._splitter is not None and self._splitter.is_inside
+        return self._splitter is not None and self._splitter.kind == REASONING
 
     def _with_calls(self, calls: ToolCalls, text: str) -> list[Section | Packet]:
         """Thoughts and calls: each may hold what looks like the other."""
@@ -118,6 +125,9 @@ class ReasoningSplitter:
 
     Args:
         inside: The text begins within a thought.
+
+    Attributes:
+        kind: What the text is now, in the words of the wire.
     """
 
     def __init__(self, tags: ReasoningTags, *, inside: bool = False) -> None:
@@ -127,27 +137,21 @@ class ReasoningSplitter:
 
     def feed(self, text: str) -> Sequence[Section]:
         """Take a piece of text; returns what can be told by now, in order."""
-        # Nearly every piece ends here: it has nothing to do with a tag.
-        if not self._held and self._tag[0] not in text:
-            return ((text, self._kind),)
+        if self.ignores(text):
+            return ((text, self.kind),)
         made: list[Section] = []
         text = self._held + text
         while (at := text.find(self._tag)) >= 0:
             if at:
-                made.append((text[:at], self._kind))
+                made.append((text[:at], self.kind))
             made.append((self._tag, self._tag_kind))
             text = text[at + len(self._tag) :]
-            self._enter(self._kind == NONE)
+            self._enter(self.kind == NONE)
         keep = len(text) - _open_end(text, self._tag)
         if keep:
-            made.append((text[:keep], self._kind))
+            made.append((text[:keep], self.kind))
         self._held = text[keep:]
         return made
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether the text ends within a thought."""
-        return self._kind == REASONING
 
     def ignores(self, text: str) -> bool:
         """Whether a piece of text has nothing to do with a tag."""
@@ -156,10 +160,10 @@ class ReasoningSplitter:
     def end(self) -> Sequence[Section]:
         """There is no more text; returns what was held back."""
         held, self._held = self._held, ""
-        return ((held, self._kind),) if held else ()
+        return ((held, self.kind),) if held else ()
 
     def _enter(self, inside: bool) -> None:
-        self._kind = REASONING if inside else NONE
+        self.kind = REASONING if inside else NONE
         self._tag = self._tags.end if inside else self._tags.start
         self._tag_kind = END_TAG if inside else START_TAG
 

@@ -106,7 +106,8 @@ class Generation:
         self._tags = _tags(file, options)
         self._tooling: Tooling | None = None
         self._calls: ToolCalls | None = None
-        self._budget = Budget(options.reasoning_budget)
+        limit = options.reasoning_budget
+        self._budget = None if limit is None else Budget(limit)
         if history is None:
             _refuse_on_raw_text(options)
             self._prompt = Prompt(model, file, raw=raw_prompt)
@@ -144,7 +145,7 @@ class Generation:
         options, tooling, tags = self._options, self._tooling, self._tags
         is_inside = tags is not None and self._prompt.text.rstrip().endswith(tags.start)
         is_forced = bool(options.forced_tools)
-        if tags and is_inside and (is_forced or self._budget.is_none):
+        if tags and is_inside and (is_forced or options.reasoning_budget == 0):
             self._prompt.extend(closing(tags))
         if tooling is None or not tooling.tools or self._structure is not None:
             if is_forced and self._structure is not None:
@@ -281,10 +282,9 @@ class Generation:
         if self._structure is not None and len(self._start) < START_LENGTH:
             self._start += text
             self._structure.check_start(self._start)
-        fragments = self._fragments
-        made = fragments.feed(event)
-        if fragments.is_thinking and self._budget.think(event.tokens):
-            self._has_thought = True
+        made = self._fragments.feed(event)
+        if self._budget is not None and self._fragments.is_thinking:
+            self._has_thought = self._budget.think(event.tokens)
         return [*self._meter.prompt_done(), *made] if is_first else made
 
     def _last_packets(self, reason: str) -> list[Packet]:

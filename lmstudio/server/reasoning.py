@@ -29,23 +29,16 @@ class Budget:
     """Counts the tokens of thoughts.
 
     Args:
-        tokens: How many they may have; None for no limit.
+        tokens: How many they may have.
     """
 
-    def __init__(self, tokens: int | None) -> None:
+    def __init__(self, tokens: int) -> None:
         self._tokens = tokens
         self._used = 0
         self._ends = 0
 
-    @property
-    def is_none(self) -> bool:
-        """Whether the model may not think at all."""
-        return self._tokens == 0
-
     def think(self, tokens: int) -> bool:
         """Count some tokens of a thought; says whether it has to end now."""
-        if self._tokens is None:
-            return False
         self._used += tokens
         if self._used < self._tokens or self._ends >= MAX_ENDS:
             return False

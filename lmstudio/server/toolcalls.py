@@ -73,15 +73,18 @@ class ToolCalls:
         """Whether the text ends within a call."""
         return self._reader is not None
 
+    def ignores(self, text: str) -> bool:
+        """Whether a piece of text has nothing to do with a call."""
+        return (
+            not self._may_be_bare
+            and self._reader is None
+            and not self._held
+            and self._starts.isdisjoint(text)
+        )
+
     def feed(self, text: str) -> Sequence[Event]:
         """Take a piece of text; returns what can be told by now, in order."""
-        # Nearly every piece of an answer ends here.
-        if (
-            self._reader is None
-            and not self._held
-            and not self._may_be_bare
-            and self._starts.isdisjoint(text)
-        ):
+        if self.ignores(text):
             return (text,) if text else ()
         while text:
             if self._reader is None:

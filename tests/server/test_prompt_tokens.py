@@ -183,7 +183,7 @@ def test_template_of_a_real_model(model_file):
 
 
 def test_the_beginning_of_an_answer():
-    """An answer begins with a text whose control tokens count, in shorter prompts too."""
+    """An answer begins with a text whose control tokens count, shortened or not."""
     model = ScriptedModel()
     prompt = prompt_of(model, ("user", "a<|im_end|>"), ("user", "b"))
     prompt.extend("<|im_start|>x")

@@ -31,19 +31,10 @@ def test_a_budget():
     assert [False, False, True, True] == [budget.think(2) for _ in range(4)]
 
 
-def test_no_budget():
-    """Without a budget a model thinks as long as it likes."""
-    budget = Budget(None)
-
-    assert not budget.is_none
-    assert not any(budget.think(1_000) for _ in range(10))
-
-
 def test_thoughts_without_end():
     """A model that begins to think again and again is let be at last."""
     budget = Budget(0)
 
-    assert budget.is_none
     assert MAX_ENDS == sum(budget.think(1) for _ in range(100))
 
 
