@@ -30,13 +30,7 @@ ENDED, FAILED = 0, 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, SIGINT or a client's request; returns the exit code."""
     options = _parser().parse_args(arguments)
-    log_file: Path | None = options.log_file
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=None if log_file is None else [LogFile(log_file)],
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _begin_log(options.log_file, options.verbose)
     stop = threading.Event()
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # the last is Windows' own
         number = getattr(signal, name, None)
@@ -54,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             discoverable=options.port != 0 and not options.undiscoverable,
             # Whoever is let in without a token from elsewhere may not end it.
             shutdown=None if is_open and options.no_api_token else stop.set,
-            memory=Policy(
-                auto_evict=not options.no_auto_evict,
-                guard=not options.no_memory_guard,
-            ),
+            memory=_policy(options),
         )
     except (PortUnavailable, TokensUnusable, LMStudioValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -81,6 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             infofile.remove()
             logging.info("ending")
     return ENDED
+
+
+def _policy(options: argparse.Namespace) -> Policy:
+    return Policy(
+        auto_evict=not options.no_auto_evict, guard=not options.no_memory_guard
+    )
+
+
+def _begin_log(file: Path | None, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=None if file is None else [LogFile(file)],
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def _asked_for(options: argparse.Namespace) -> str | bool | None:
