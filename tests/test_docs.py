@@ -18,8 +18,11 @@ import attrs
 import pytest
 
 import lmstudio
+from hub_server import HubServer, model_bytes
 from lmstudio import testing
+from lmstudio.server.downloads import Downloads
 from lmstudio.server.engine import ModelFile
+from lmstudio.server.store import Store
 from lmstudio.testing.engine import scripted_model
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +47,8 @@ MODELS = (
     attrs.evolve(scripted_model("qwen2-vl-2b-instruct"), vision=True),
     "text-embedding-nomic-embed-text-v1.5",
 )
+#: What the hub behind the pages has.
+HUB_REPO = "bartowski/Qwen2.5-0.5B-Instruct-GGUF"
 _COMMENT = re.compile(r"<!-- (?P<what>[\w ]+)(: (?P<text>.*))? -->")
 #: A comment behind a print() says what is printed.
 _PRINTS = re.compile(r"^\s*print\(.*\)  # (?P<text>.+)$")
@@ -127,11 +132,16 @@ def run_by_pytest(block: Block, folder: Path) -> None:
 
 @pytest.fixture
 def server(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: HubServer
 ) -> Iterator[testing.FakeServer]:
-    """The only server that a page can find."""
+    """The only server that a page can find, and the only hub."""
     models: list[str | ModelFile] = list(MODELS)
+    for name, number in (("Q4_K_M", 15), ("Q8_0", 7)):
+        file = f"Qwen2.5-0.5B-Instruct-{name}.gguf"
+        hub.add(HUB_REPO, {file: model_bytes(file_type=number)})
+    folder = tmp_path / "home" / "models"
     with testing.FakeServer(models) as fake:
+        fake._service.downloads = Downloads(Store(folder), folder)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("LMSTUDIO_HOST", fake.host)
         monkeypatch.setenv("LMSTUDIO_HOME", str(tmp_path / "home"))
