@@ -64,11 +64,45 @@ class ModelFile:
 
 
 @attrs.frozen(kw_only=True)
+class Draft:
+    """A small model that proposes tokens to a large one, which checks them.
+
+    Attributes:
+        file: The model. It must have the vocabulary of the large one.
+        max_tokens: How many tokens to propose at once; None for the engine's choice.
+        min_tokens: Propose nothing rather than fewer tokens.
+        min_probability: Propose only tokens that are this likely, 0 to 1.
+    """
+
+    file: ModelFile
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    min_probability: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class GPUSplit:
+    """Which GPUs take how much of a model.
+
+    Attributes:
+        mode: ``"layer"`` spreads the layers, ``"none"`` uses the main GPU alone, and
+            ``"tensor"`` cuts every tensor.
+        main: Number of the main GPU.
+        shares: What each GPU takes, as parts of their sum; empty for what fits each.
+    """
+
+    mode: Literal["layer", "none", "tensor"] = "layer"
+    main: int = 0
+    shares: tuple[float, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class LoadSettings:
     """How to load a model. None leaves the choice to the engine.
 
     Attributes:
-        context_length: Tokens of context, shared by all parallel predictions.
+        context_length: Tokens of context, for all parallel predictions together, or
+            for each of them if the cache is not unified.
         parallel: How many predictions may run at once.
         gpu_ratio: Share of the layers on the GPU: 0 to 1, None for the default.
         batch_size: Prompt tokens processed at once; cancelling waits for one batch.
@@ -80,6 +114,14 @@ class LoadSettings:
         v_cache_type: Number format of the V cache.
         mmap: Map the file instead of reading it.
         lock_memory: Keep the model in memory.
+        threads: Threads that compute.
+        physical_batch_size: Prompt tokens computed at once, at most `batch_size`.
+        unified_cache: Parallel predictions share one cache, and each may use all of it.
+        cache_on_gpu: Keep the KV cache where the layers are, and not in main memory.
+        direct_io: Read the file past the system's cache.
+        checkpoints: States of a recurrent model or sliding window kept for reuse.
+        gpus: Which GPUs take how much.
+        draft: A model that proposes tokens.
     """
 
     context_length: int = 4096
@@ -94,6 +136,14 @@ class LoadSettings:
     v_cache_type: str | None = None
     mmap: bool | None = None
     lock_memory: bool | None = None
+    threads: int | None = None
+    physical_batch_size: int | None = None
+    unified_cache: bool | None = None
+    cache_on_gpu: bool | None = None
+    direct_io: bool | None = None
+    checkpoints: int | None = None
+    gpus: GPUSplit | None = None
+    draft: Draft | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -208,6 +258,8 @@ class Done:
         prompt_seconds: Time for the prompt.
         predicted_seconds: Time for the output.
         tokens_per_second: Speed of the generation, None when it can't be told.
+        drafted: Tokens that a draft model proposed, None without one.
+        accepted: Those of them that were taken.
     """
 
     reason: Literal["eos", "word", "limit", "context"]
@@ -217,6 +269,8 @@ class Done:
     prompt_seconds: float | None = None
     predicted_seconds: float | None = None
     tokens_per_second: float | None = None
+    drafted: int | None = None
+    accepted: int | None = None
 
 
 Event = PromptProgress | Piece | Done

@@ -104,7 +104,22 @@ class Meter:
             prompt_tokens_count=prompt,
             predicted_tokens_count=predicted,
             total_tokens_count=predicted + (prompt or 0),
+            **self._drafts(),
         )
+
+    def _drafts(self) -> dict[str, int]:
+        """What became of the tokens that a draft model proposed."""
+        rounds = [done for done in self._rounds if done.drafted is not None]
+        if not rounds:
+            return {}
+        drafted = sum(done.drafted or 0 for done in rounds)
+        accepted = sum(done.accepted or 0 for done in rounds)
+        return {
+            "total_draft_tokens_count": drafted,
+            "accepted_draft_tokens_count": accepted,
+            "rejected_draft_tokens_count": drafted - accepted,
+            "ignored_draft_tokens_count": 0,
+        }
 
     def _speed(self, now: float) -> float | None:
         """Tokens per second; None where that would be no number."""

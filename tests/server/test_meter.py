@@ -197,3 +197,19 @@ def test_a_round_that_was_interrupted(meter, clock):
         stats.predicted_tokens_count,
         stats.tokens_per_second,
     )
+
+
+def test_drafts(meter):
+    """Tokens of a draft model are counted over all rounds; without one nothing is."""
+    meter.round_done(done("context", 9, 4))
+    assert None is meter.stats("eosFound").total_draft_tokens_count
+
+    meter.round_done(done("context", 9, 4, drafted=6, accepted=4))
+    meter.round_done(done("eos", 9, 4, drafted=3, accepted=0))
+    stats = meter.stats("eosFound")
+    assert (9, 4, 5, 0) == (
+        stats.total_draft_tokens_count,
+        stats.accepted_draft_tokens_count,
+        stats.rejected_draft_tokens_count,
+        stats.ignored_draft_tokens_count,
+    )

@@ -134,6 +134,8 @@ class Reading:
             tokens_per_second=timings.get("predicted_per_second")
             if predicted_ms
             else None,
+            drafted=timings.get("draft_n"),
+            accepted=timings.get("draft_n_accepted"),
         )
 
     def _failed(self, error: dict[str, Any]) -> Done:

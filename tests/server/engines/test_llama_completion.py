@@ -196,6 +196,16 @@ def test_no_time_is_no_speed():
     assert None is done.predicted_seconds
 
 
+def test_drafts():
+    """What a draft model proposed comes with the end, where there is one."""
+    timings = {"predicted_ms": 1.0, "draft_n": 6, "draft_n_accepted": 4}
+    (done,) = read(end(9, "eos", timings=timings))
+    assert (6, 4) == (done.drafted, done.accepted)
+
+    (done,) = read(end(9, "eos", timings={"predicted_ms": 1.0}))
+    assert (None, None) == (done.drafted, done.accepted)
+
+
 def test_progress_leaves_out_what_was_cached():
     """Cached tokens are no progress, and the dummy token is not counted."""
     progress = {"total": 14, "cache": 4, "processed": 10, "time_ms": 3}
