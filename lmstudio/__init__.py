@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         prepare_image,
     )
     from .diagnostics import LogEntry, LogStream
+    from .downloaded import DownloadedModel
     from .errors import (
         LMStudioAuthenticationError,
         LMStudioCancelledError,
@@ -77,6 +78,7 @@ __all__ = [
     "Chat",
     "Client",
     "DownloadProgress",
+    "DownloadedModel",
     "EmbeddingModel",
     "FileHandle",
     "Fragment",
@@ -157,6 +159,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "LogEntry",
         "LogStream",
     ),
+    "downloaded": ("DownloadedModel",),
     "errors": (
         "LMStudioAuthenticationError",
         "LMStudioCancelledError",

@@ -11,7 +11,14 @@ import attrs
 from .aliases import one_of
 from .arguments import checked_callback, checked_flag, checked_name
 from .calls import call
-from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
+from .downloaded import SHARED_TTL, DownloadedModel, Loads, with_loader
+from .errors import (
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioTypeError,
+    LMStudioValueError,
+    shown,
+)
 from .handles import ModelHandle
 from .loading import Load
 from .models import LLM, EmbeddingModel
@@ -36,9 +43,6 @@ log = logging.getLogger("lmstudio.catalog")
 
 #: What models are for. Source: docs/wire/models.md.
 DOMAINS = ("llm", "embedding", "imageGen", "transcription", "tts", "drafter")
-#: Seconds of idleness after which a shared model is unloaded.
-SHARED_TTL = 3600.0
-
 
 H = TypeVar("H", bound=ModelHandle)
 
@@ -218,25 +222,33 @@ class Models(Generic[H]):
 
     def get(
         self,
-        query: str | Mapping[str, Any] | None = None,
+        query: str | Mapping[str, Any] | ModelQuery | None = None,
         /,
         *,
         identifier: str | None = None,
         path: str | None = None,
+        vision: bool | None = None,
     ) -> H:
         """A handle of a loaded model, without asking the server.
 
         The model behind it may change: each call looks for a loaded model that fits.
 
         Args:
-            query: The identifier, or a mapping with ``identifier`` or ``path``;
-                ``{}`` or nothing is any loaded model.
+            query: The identifier, or a mapping of the other arguments, also with
+                ``domain``; ``{}`` or nothing is any loaded model.
             identifier: The name that it was loaded under.
             path: ``publisher/repo`` for any file of it, or the path of one file.
+            vision: Whether it takes images.
+
+        Raises:
+            LMStudioValueError: An argument is wrong.
         """
         named: dict[str, Any] = {"identifier": identifier, "path": path}
+        named.update(vision=vision, domain=None)
         if isinstance(query, str):
             query = {"identifier": query}
+        if isinstance(query, ModelQuery):
+            query = attrs.asdict(query)
         if query is not None and not isinstance(query, Mapping):
             raise LMStudioTypeError(
                 f"get takes an identifier or a mapping, not {shown(query)}"
@@ -244,24 +256,32 @@ class Models(Generic[H]):
         for name, value in (query or {}).items():
             if name not in named:
                 raise LMStudioValueError(
-                    f"unknown field {shown(name)} in a query; known are identifier"
-                    " and path"
+                    f"unknown field {shown(name)} in a query; known are"
+                    f" {', '.join(named)}"
                 )
             if named[name] is not None:
                 raise LMStudioValueError(f"{name} is given twice")
             named[name] = value
-        checked = {k: v if v is None else checked_name(v, k) for k, v in named.items()}
-        wanted = ModelQuery(identifier=checked["identifier"], path=checked["path"])
-        return self._make(wanted, None, None)
+        if named["domain"] not in (None, self._namespace):
+            raise LMStudioValueError(
+                f"the domain is {self._namespace!r} here, not {shown(named['domain'])}"
+            )
+        for name in ("identifier", "path"):
+            if named[name] is not None:
+                named[name] = checked_name(named[name], name)
+        if named["vision"] is not None:
+            checked_flag(named["vision"], "vision")
+        return self._make(ModelQuery(**named), None, None)
 
     def list_loaded(self) -> list[H]:
         """Handles of all loaded models, in the order that the server lists them."""
         infos: list[InstanceInfo] = self._call("listLoaded", None)
         return [self._handle(info, None) for info in infos]
 
-    def list_downloaded(self) -> list[ModelInfo]:
-        """The models of this kind on the server's disk."""
-        return list_downloaded(self._session, self._namespace, self._call_time)
+    def list_downloaded(self) -> list[DownloadedModel[H]]:
+        """The models of this kind on the server's disk, each with ways to load it."""
+        kind = self._namespace
+        return list_downloaded(self._session, kind, self._call_time, {kind: self})
 
     def unload(self, identifier: str) -> None:
         """Free the memory of a model.
@@ -272,6 +292,22 @@ class Models(Generic[H]):
         self._call(
             "unloadModel", Unload(identifier=checked_name(identifier, "identifier"))
         )
+
+    def unload_all(self) -> list[str]:
+        """Free the memory of every model of this kind, also of those of other clients.
+
+        Returns:
+            The identifiers of those that were unloaded. One that somebody else unloads
+            meanwhile is not among them, and is no error.
+        """
+        unloaded = []
+        for info in self._call("listLoaded", None):
+            try:
+                self.unload(info.identifier)
+            except LMStudioModelNotFoundError:
+                continue
+            unloaded.append(info.identifier)
+        return unloaded
 
     def estimate_resources_usage(
         self, model_key: str, config: Mapping[str, Any] | None = None
@@ -375,11 +411,19 @@ class EmbeddingModels(Models[EmbeddingModel]):
 class System:
     """The server as a whole: ``client.system``."""
 
-    def __init__(self, session: Session, call_time: float | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        call_time: float | None,
+        loads: Mapping[str, Loads[Any]],
+    ) -> None:
         self._session = session
         self._call_time = call_time
+        self._loads = loads
 
-    def list_downloaded_models(self, domain: str | None = None) -> list[ModelInfo]:
+    def list_downloaded_models(
+        self, domain: str | None = None
+    ) -> list[DownloadedModel[Any]]:
         """The models on the server's disk.
 
         Args:
@@ -394,7 +438,7 @@ class System:
                 f"the domain must be 'llm', 'embedding' or None, not {shown(domain)};"
                 f" other domains of the protocol are {', '.join(DOMAINS[2:])}"
             )
-        return list_downloaded(self._session, domain, self._call_time)
+        return list_downloaded(self._session, domain, self._call_time, self._loads)
 
     def get_version(self) -> str:
         """The version of the server's application."""
@@ -404,13 +448,24 @@ class System:
 
 
 def list_downloaded(
-    session: Session, domain: str | None, call_time: float | None
-) -> list[ModelInfo]:
-    """The models on the server's disk, of one kind or of all."""
+    session: Session,
+    domain: str | None,
+    call_time: float | None,
+    loads: Mapping[str, Loads[Any]],
+) -> list[DownloadedModel[Any]]:
+    """The models on the server's disk, of one kind or of all.
+
+    Args:
+        loads: Kinds of models, and what loads them.
+    """
     infos: list[ModelInfo] = call(
         session, "system", "listDownloadedModels", timeout=call_time
     )
-    return [info for info in infos if domain is None or info.type == domain]
+    return [
+        with_loader(info, loads.get(info.type))
+        for info in infos
+        if domain is None or info.type == domain
+    ]
 
 
 def _milliseconds(ttl: object) -> int | None:

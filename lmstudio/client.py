@@ -17,6 +17,7 @@ from .calls import CALL_TIME
 from .catalog import EmbeddingModels, LLMs, System
 from .diagnostics import Diagnostics
 from .discovery import find_local, greet
+from .downloaded import DownloadedModel, Loads
 from .errors import LMStudioConnectionError, LMStudioValueError, shown
 from .images import Files
 from .models import LLM, EmbeddingModel
@@ -24,7 +25,6 @@ from .ownership import Owned
 from .progress import Progress, checked_progress
 from .repository import Repository
 from .session import Session, credentials
-from .wire.common import ModelInfo
 from .wire.files import FileHandle
 
 log = logging.getLogger("lmstudio.client")
@@ -98,7 +98,8 @@ class LMStudioClient:
         self.files = Files(self._session, call_time)
         self.repository = Repository(self._session, call_time, progress)
         self.diagnostics = Diagnostics(self._session)
-        self.system = System(self._session, call_time)
+        loads: dict[str, Loads[Any]] = {"llm": self.llm, "embedding": self.embedding}
+        self.system = System(self._session, call_time, loads)
         # The session lives as long as the client, a handle or a prediction of it
         # does: in `LMStudioClient().llm.load(...)` nobody holds the client itself.
         closing = weakref.finalize(self._session, self._ending.come_soon)
@@ -122,7 +123,9 @@ class LMStudioClient:
         """Hand an image to the server; see `Files.prepare_image`."""
         return self.files.prepare_image(source, name)
 
-    def list_downloaded_models(self, namespace: str | None = None) -> list[ModelInfo]:
+    def list_downloaded_models(
+        self, namespace: str | None = None
+    ) -> list[DownloadedModel[Any]]:
         """The models on the server's disk; see `System.list_downloaded_models`."""
         return self.system.list_downloaded_models(namespace)
 

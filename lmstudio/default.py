@@ -10,11 +10,10 @@ from typing import Any
 from .address import Address
 from .arguments import checked_seconds
 from .calls import CALL_TIME
-from .catalog import SHARED_TTL
 from .client import LMStudioClient
+from .downloaded import SHARED_TTL, DownloadedModel
 from .errors import LMStudioRuntimeError
 from .models import LLM, EmbeddingModel
-from .wire.common import ModelInfo
 from .wire.files import FileHandle
 
 _client: LMStudioClient | None = None
@@ -120,7 +119,9 @@ def list_loaded_models(namespace: str | None = None) -> list[LLM | EmbeddingMode
     return get_default_client().list_loaded_models(namespace)
 
 
-def list_downloaded_models(namespace: str | None = None) -> list[ModelInfo]:
+def list_downloaded_models(
+    namespace: str | None = None,
+) -> list[DownloadedModel[Any]]:
     """The models on the disk of the default client's server.
 
     Args:

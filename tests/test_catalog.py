@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import attrs
 import pytest
 
 import lmstudio
@@ -16,6 +17,7 @@ from lmstudio import (
 )
 from lmstudio.server.calls import CALLS
 from lmstudio.testing import FakeServer
+from lmstudio.wire.common import ModelQuery
 from lmstudio.wire.endpoints import ENDPOINTS, endpoint
 
 
@@ -159,7 +161,7 @@ def test_get_does_not_ask(fake, client):
     [
         (7, {}, "get takes an identifier or a mapping, not 7"),
         ("", {}, "identifier must be 1 to 1024 characters"),
-        ({"name": "x"}, {}, "unknown field 'name' in a query; known are identifier an"),
+        ({"name": "x"}, {}, "unknown field 'name' in a query; known are identifier, p"),
         ({"identifier": 7}, {}, "identifier must be text, not 7"),
         (None, {"path": 7}, "path must be text, not 7"),
         ("any", {"identifier": "any"}, "identifier is given twice"),
@@ -337,3 +339,53 @@ def test_estimate_of_a_wrong_option(fake, client):
     with pytest.raises(LMStudioValueError, match="context_lenght"):
         client.llm.estimate_resources_usage("any", {"context_lenght": 512})
     assert [] == fake.parameters("estimateModelUsage")
+
+
+def test_unload_all():
+    """All models of a kind go, whoever loaded them, and the other kind stays."""
+    loaded = ["any", "other", "text-embed"]
+    with (
+        FakeServer(loaded, loaded=loaded) as server,
+        LMStudioClient(server.host) as client,
+    ):
+        assert ["any", "other"] == client.llm.unload_all()
+        assert ["text-embed"] == server.loaded()
+        assert [] == client.llm.unload_all()
+        assert ["text-embed"] == client.embedding.unload_all()
+        assert [] == server.loaded()
+
+
+def test_unload_all_while_others_unload(fake, client, monkeypatch):
+    """What somebody else unloads meanwhile is no error."""
+    real = client.llm.list_loaded()[0].info
+    gone = attrs.evolve(real, identifier="gone")
+    ask = client.llm._call
+
+    def both(name, parameter):
+        return [gone, real] if name == "listLoaded" else ask(name, parameter)
+
+    monkeypatch.setattr(client.llm, "_call", both)
+    assert ["any"] == client.llm.unload_all()
+    assert [] == fake.loaded()
+
+
+def test_queries_by_more():
+    """By whether it takes images, and by the kind, which must be this one."""
+    with (
+        FakeServer(["any", "vision"], loaded=["any", "vision"]) as server,
+        LMStudioClient(server.host) as client,
+    ):
+        for query in (
+            {"vision": True},
+            {"vision": True, "domain": "llm"},
+            ModelQuery(vision=True, domain="llm"),
+        ):
+            assert "vision" == client.llm.get(query).get_info().identifier
+        assert "any" == client.llm.get(vision=False).get_info().identifier
+        for wrong, error in (
+            ({"domain": "embedding"}, "the domain is 'llm' here, not 'embedding'"),
+            ({"domain": ["llm"]}, r"the domain is 'llm' here, not \['llm'\]"),
+            ({"vision": 1}, "vision must be True or False, not 1"),
+        ):
+            with pytest.raises(LMStudioValueError, match=error):
+                client.llm.get(wrong)

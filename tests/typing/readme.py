@@ -1,6 +1,7 @@
 """The examples of the first JavaScript README, as users of this package write them."""
 
 import json
+from collections.abc import Sequence
 
 import lmstudio as lms
 
@@ -38,7 +39,7 @@ client.llm.load(
 signal.set()
 
 # Models on the disk and in memory.
-downloaded: list[lms.ModelInfo] = client.system.list_downloaded_models()
+downloaded: Sequence[lms.ModelInfo] = client.system.list_downloaded_models()
 llms = [model for model in downloaded if model.type == "llm"]
 client.llm.load(llms[0].path)
 client.llm.unload("my-model")

@@ -1,12 +1,14 @@
 """The module-level functions, and handles."""
 
+from collections.abc import Sequence
+
 import lmstudio as lms
 
 lms.configure_default_client("localhost:1234", api_token=None)
 model: lms.LLM = lms.llm("key", ttl=60, config={"context_length": 1024})
 answer: str = model.respond("What is the meaning of life?").content
 loaded: list[str] = [model.identifier for model in lms.list_loaded_models()]
-downloaded: list[lms.ModelInfo] = lms.list_downloaded_models("llm")
+downloaded: Sequence[lms.ModelInfo] = lms.list_downloaded_models("llm")
 client: lms.LMStudioClient = lms.get_default_client()
 version: str = client.system.get_version()
 
@@ -19,3 +21,8 @@ info: lms.InstanceInfo = model.get_info()
 name: str = model.identifier
 model.unload()
 new: lms.LLM = client.llm.load_new_instance("key", "name", ttl=None)
+handles: list[lms.LLM] = [item.model(ttl=60) for item in client.llm.list_downloaded()]
+anew: lms.EmbeddingModel = client.embedding.list_downloaded()[0].load_new_instance()
+plain_info: lms.ModelInfo = client.llm.list_downloaded()[0].info
+unloaded: list[str] = client.llm.unload_all()
+seeing: lms.LLM = client.llm.get(vision=True)
