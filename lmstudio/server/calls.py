@@ -121,14 +121,20 @@ def _text(given: str) -> str:
     return given
 
 
-async def _tokens(context: Context, parameter: common.SpecifiedText) -> list[int]:
+async def _tokens(
+    context: Context, parameter: common.SpecifiedText, *, ends: bool = False
+) -> list[int]:
     instance = context.find(parameter.specifier)
     with context.service.registry.use(instance):
-        return await instance.model.tokenize(_text(parameter.input_string))
+        return await instance.model.tokenize(
+            _text(parameter.input_string), add_special=ends
+        )
 
 
 async def _tokenize(context: Context, parameter: common.SpecifiedText) -> Any:
-    return common.Tokens(tokens=await _tokens(context, parameter))
+    # Source: docs/wire/models.md, "Tokens".
+    ends = context.namespace == "embedding"
+    return common.Tokens(tokens=await _tokens(context, parameter, ends=ends))
 
 
 async def _count_tokens(context: Context, parameter: common.SpecifiedText) -> Any:

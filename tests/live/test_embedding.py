@@ -39,8 +39,8 @@ def dot(a, b):
 def test_the_original(embedder):
     """Tokens are those of the original, and vectors point the same way (0.999)."""
     texts = [row["text"] for row in ORIGINAL]
-    # The two at the ends come in when a text is embedded.
-    assert [row["tokens"][1:-1] for row in ORIGINAL] == embedder.tokenize(texts)
+    # The two that the model puts at the ends are among them.
+    assert [row["tokens"] for row in ORIGINAL] == embedder.tokenize(texts)
 
     vectors = embedder.embed(texts)
     cosines = [dot(a, row["vector"]) for a, row in zip(vectors, ORIGINAL, strict=True)]

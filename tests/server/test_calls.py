@@ -143,6 +143,8 @@ async def test_the_embedding_namespace(bench):
     assert [] == problems("embedding/rpc/embedString/returns", vector)
     assert [float, float] == [type(x) for x in vector["embedding"]]
     assert {"tokenCount": 3} == (await socket.call("countTokens", text))["result"]
+    tokens = (await socket.call("tokenize", text))["result"]["tokens"]
+    assert (4, 1) == (len(tokens), tokens[0])  # with the model's own
     context = {"key": "embedding.load.contextLength", "value": 2048}
     config = (await socket.call("getLoadConfig", {"specifier": specifier}))["result"]
     assert {"fields": [context]} == config
