@@ -138,7 +138,11 @@ def domain_of(file: ModelFile) -> str:
 
 
 def error_object(exc: BaseException) -> dict[str, Any]:
-    """The error as it travels. What is not foreseen is logged with its traceback."""
+    """The error as it travels. What is not foreseen is logged with its traceback.
+
+    The others are logged by their title: why a request was refused is for the owner of
+    the server to see as well. Titles have neither prompts nor secrets in them.
+    """
     if isinstance(exc, EngineError):
         title, cause, suggestion = exc.title, exc.cause, exc.suggestion
     elif isinstance(exc, LMStudioError):
@@ -147,6 +151,8 @@ def error_object(exc: BaseException) -> dict[str, Any]:
         log.error("unexpected failure", exc_info=exc)
         title, suggestion = "The server failed", None
         cause = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, (EngineError, LMStudioError)):
+        log.info("refused or failed: %.300s", title)
     # Clients of several versions make their texts of different fields, so both
     # titles are always there. Source: docs/wire/errors.md.
     made: dict[str, Any] = {"title": title, "rootTitle": title}

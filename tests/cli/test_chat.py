@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio.testing import AWAIT_CANCEL, Await
-from lmstudio.testing.engine import fragment
+from lmstudio import LMStudioClient, LMStudioConnectionError
+from lmstudio.cli import chat, talk
+from lmstudio.cli.background import Server
+from lmstudio.testing import AWAIT_CANCEL, Await, FakeServer
+from lmstudio.testing.engine import fragment, scripted_model
 from terminals import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -297,3 +300,66 @@ def test_saved_as_json(talking, tmp_path):
     talking.until("Saved 2 messages")
 
     assert "hello" in json.dumps(json.loads(file.read_text()))
+
+
+def test_ctrl_c_while_a_model_loads(talking, server):
+    """Ctrl-C during /model cancels the load; the chat goes on with the model it had."""
+    gate = Await()
+    server.on_load([0.1, gate])
+    talking.type("/model acme/big\n")
+    assert gate.reached.wait(20)
+    talking.type("\x03")
+    talking.until("Ctrl-D or /exit ends the chat")
+    talking.until("> ")
+    talking.type("hello\n")
+    talking.until("hello\n> ")
+    specifier = server.parameters("predict")[-1]["modelSpecifier"]
+    assert "smol" == specifier["query"]["identifier"]
+
+
+def test_offers_to_start_the_server(monkeypatch, nobody):
+    """Without a server it offers one, and goes on with it."""
+    asked = []
+
+    def agrees(question):
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr(chat, "can_ask", lambda: True)
+    monkeypatch.setattr(chat, "agrees", agrees)
+    with FakeServer(["smol"], loaded=["smol"]) as started:
+        found = Server("127.0.0.1", started.port)
+        monkeypatch.setattr(
+            "lmstudio.cli.server.start_in_background", lambda: (found, 0)
+        )
+        with chat._serving(None, None, False) as client:
+            assert ["smol"] == [model.identifier for model in client.llm.list_loaded()]
+    assert ["No server is running. Start it?"] == asked
+
+
+def test_a_declined_server(monkeypatch, nobody):
+    """Who does not want the server gets the error that there is none."""
+    monkeypatch.setattr(chat, "can_ask", lambda: True)
+    monkeypatch.setattr(chat, "agrees", lambda _: False)
+    with (
+        pytest.raises(LMStudioConnectionError, match="lms server start"),
+        chat._serving(None, None, False),
+    ):
+        pass
+
+
+def test_offers_a_starter(server, monkeypatch):
+    """A starter model that is not on disk is fetched, if that is wanted, and loaded."""
+    monkeypatch.delenv("LMSTUDIO_HOST")
+    fetched = []
+
+    def get(words, **_):
+        fetched.append(words)
+        server._models.models.append(scripted_model(words[1]))
+
+    monkeypatch.setattr("lmstudio.cli.main.main", get)
+    with LMStudioClient(server.host) as client:
+        found = talk.find_llm(client, "smollm2-135m-instruct", 60.0, True)
+
+    assert "smollm2-135m-instruct" == found.identifier
+    assert [["get", "smollm2-135m-instruct"]] == fetched

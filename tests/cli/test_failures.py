@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import click
 import pytest
 
 from lmstudio import errors
+from lmstudio.cli import failures
 from lmstudio.cli.failures import LONGEST, failure_of, one_line, wrong_usage
 
 
@@ -60,3 +64,14 @@ def test_usage_errors_name_the_command():
 
     assert "Missing argument 'KEY'; see `load --help`" == failure.message
     assert 2 == failure.code
+
+
+def test_table_of_the_guide():
+    """The exit codes of the guide are those of the code, and of the two signals."""
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "lms.md"
+    table = guide.read_text("utf-8").split("| exit code | meaning |")[1]
+    told = [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.M)]
+    codes = {failures.FAILED, failures.WRONG_USAGE, failures.NO_SERVER}
+    codes |= {failures.NOT_FOUND, failures.INTERRUPTED}
+
+    assert [0, *sorted(codes), 128 + 15] == told

@@ -71,6 +71,27 @@ def test_a_session(lms, running, key):
     assert f"Stopped the server at {running.address}\n" == lms("server", "stop").stdout
 
 
+def test_chat(lms, running, key):
+    """A prompt in a pipe is answered by a model that is loaded for it."""
+    command = [sys.executable, "-m", "lmstudio.cli.entry", "chat", key, "--stats"]
+    run = subprocess.run(
+        command, input="Say hello.", capture_output=True, text=True, cwd=ROOT
+    )
+
+    assert 0 == run.returncode
+    assert run.stdout.strip()
+    assert "Answer tokens: " in run.stderr
+
+
+def test_estimate(lms, running, key):
+    """An estimate of the real server is at least the size of the file."""
+    result = lms("load", key, "--estimate-only", "-c", "512")
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert re.search(r"^Estimated total memory: 1\d\d\.\d MB$", result.stdout, re.M)
+    assert [] == json.loads(lms("ps", "--json").stdout)
+
+
 def test_a_file_that_is_no_model(lms, running, models):
     """A GGUF file that is none can't be loaded: one line, and the server lives."""
     broken = models / "acme" / "broken" / "broken.gguf"

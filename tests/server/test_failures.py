@@ -140,3 +140,11 @@ def test_what_was_not_foreseen(caplog):
     assert ("The server failed", "KeyError: 'oops'") == (made["title"], made["cause"])
     (record,) = caplog.records
     assert record.exc_info is not None
+
+
+def test_refusals_are_logged(caplog):
+    """The server's log has what was refused, by its title."""
+    with caplog.at_level("INFO"):
+        error_object(BadRequest("No such model", "a cause"))
+
+    assert ["refused or failed: No such model"] == [r.message for r in caplog.records]
