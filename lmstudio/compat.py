@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, runtime_ch
 import attrs
 
 from . import default
+from .downloaded import DownloadedModel
 from .errors import LMStudioTypeError, shown
 from .functions import ToolLike
 from .handles import ModelHandle
@@ -101,7 +102,8 @@ LlmPredictionFragment = Fragment
 LlmPredictionStats = PredictionStats
 #: Same as `ModelInfo`: a model on the server's disk.
 LlmInfo = EmbeddingModelInfo = ModelInfo
-DownloadedLlm = DownloadedEmbeddingModel = AnyDownloadedModel = ModelInfo
+#: Same as `DownloadedModel`, which has its methods.
+DownloadedLlm = DownloadedEmbeddingModel = AnyDownloadedModel = DownloadedModel
 #: Same as `InstanceInfo`: a model in memory.
 LlmInstanceInfo = EmbeddingModelInstanceInfo = ModelInstanceInfo = InstanceInfo
 #: Same as `ModelHandle`, the base of `LLM` and `EmbeddingModel`.
@@ -110,8 +112,6 @@ AnyModelSpecifier = ModelSpecifier | ModelQuery | str
 #: Same as `Message`, whoever speaks.
 AnyChatMessage = Message
 UserMessage = SystemPrompt = AssistantResponse = ToolResultMessage = Message
-#: Same as `Part`: text, a file, or the result of a tool.
-TextData = ToolCallResultData = Part
 #: Same as `History`: a conversation as it travels.
 ChatHistoryData = History
 #: Same as `ToolLike`: what `act` takes as a tool.
@@ -143,6 +143,55 @@ LlmPredictionConfig = PredictionOptions
 #: The same in either spelling.
 LlmPredictionConfigDict = Mapping[str, Any]
 LlmLoadModelConfigDict = EmbeddingLoadModelConfigDict = Mapping[str, Any]
+
+
+class _PartKind(type):
+    """A name for parts of one type: makes them, and tells them from others."""
+
+    part_type: str
+
+    def __call__(cls, **fields: Any) -> Part:
+        """A part of this type, with these fields."""
+        return Part(type=cls.part_type, **fields)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Part) and instance.type == cls.part_type
+
+
+if TYPE_CHECKING:
+
+    class TextData(Part):
+        """A `Part` that is text."""
+
+        def __init__(self, *, text: str) -> None: ...
+
+    class ToolCallResultData(Part):
+        """A `Part` that is what a tool returned."""
+
+        def __init__(
+            self, *, content: str, tool_call_id: str | None = None
+        ) -> None: ...
+
+else:
+
+    class TextData(metaclass=_PartKind):
+        """Makes a `Part` that is text; ``isinstance`` knows such parts.
+
+        Args:
+            text: What it says.
+        """
+
+        part_type = "text"
+
+    class ToolCallResultData(metaclass=_PartKind):
+        """Makes a `Part` that is what a tool returned; ``isinstance`` knows such parts.
+
+        Args:
+            content: What it returned, as JSON text.
+            tool_call_id: The request that it answers.
+        """
+
+        part_type = "toolCallResult"
 
 
 class EmbeddingLoadModelConfig(TypedDict, total=False):

@@ -137,6 +137,27 @@ def test_base_model():
         book[0]
 
 
+def test_parts_of_messages(server):
+    """Text and results of tools are made by their names, and told apart by them."""
+    text = lms.TextData(text="hi")
+    result = lms.ToolCallResultData(content="4", tool_call_id="7")
+    chat = lms.Chat()
+    chat.add_user_message(text)
+    messages = []
+    server.reply("hello")
+    lms.llm().respond(chat, on_message=messages.append).result()
+
+    assert "hi" == chat[0].text
+    assert ("7", "4") == (result.tool_call_id, result.content)
+    assert [isinstance(text, lms.TextData), isinstance(result, lms.TextData)] == [1, 0]
+    assert isinstance(result, lms.ToolCallResultData)
+    (part,) = messages[0].content
+    assert isinstance(part, lms.TextData)
+    assert "hello" == part.text
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        lms.TextData(txt="hi")
+
+
 def test_managing_models(server):
     """Load, list, unload; by name, with a timer and a configuration."""
     client = lms.get_default_client()
