@@ -14,7 +14,7 @@ import attrs
 from ..wire.common import KVConfig
 from .engine import LoadedModel, ModelFile
 from .failures import Failure, domain_of
-from .loading import effective
+from .loading import effective, own_settings
 
 #: Official Python clients give up after a minute of silence.
 #: Source: docs/wire/messages.md.
@@ -86,7 +86,8 @@ class Instance:
         self.model = model
         self.control_tokens = control_tokens
         self.config = effective(file, wanted.config, model.context_length)
-        self.operation = wanted.operation
+        own = own_settings(file, wanted.config)
+        self.operation = KVConfig(fields=[*own, *wanted.operation.fields])
         self.ttl = wanted.ttl
         self.owner = wanted.owner
         self.on_demand = wanted.on_demand

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, Literal
 
 from ..errors import LMStudioValueError, shown
 from ..wire.common import KVConfig, KVField
 from ..wire.config import CHECKBOX, EMBEDDING_LOAD, LOAD, Setting, Table, unwrapped
-from .engine import BadRequest, LoadSettings, ModelFile
+from .engine import BadRequest, Draft, GPUSplit, LoadSettings, ModelFile
+
+log = logging.getLogger(__name__)
 
 #: Tokens of context when the client does not say, unless the model has fewer.
 DEFAULT_CONTEXT = 4096
@@ -15,9 +18,16 @@ DEFAULT_CONTEXT = 4096
 DEFAULT_EMBEDDING_CONTEXT = 2048
 #: The longest context that an engine can count, for models whose RoPE is stretched.
 LONGEST_CONTEXT = 2**31 - 1
+#: More GPUs than that no engine looks at.
+MOST_GPUS = 16
 #: The largest values that an engine can hold, by our names.
 LARGEST = {
     "seed": 2**32 - 1,
+    **dict.fromkeys(("cpu_thread_pool_size", "context_checkpoints"), 512),
+    **dict.fromkeys(("eval_batch_size", "physical_batch_size"), 2**20),
+    **dict.fromkeys(
+        ("speculative_draft_max_tokens", "speculative_draft_min_tokens"), 1024
+    ),
     "rope_frequency_base": 10**12,
     "rope_frequency_scale": 10**12,
 }
@@ -36,26 +46,66 @@ _USED = {
     "llama_v_cache_quantization_type": "v_cache_type",
     "try_mmap": "mmap",
     "keep_model_in_memory": "lock_memory",
+    "cpu_thread_pool_size": "threads",
+    "physical_batch_size": "physical_batch_size",
+    "use_unified_kv_cache": "unified_cache",
+    "offload_kv_cache_to_gpu": "cache_on_gpu",
+    "try_direct_io": "direct_io",
+    "context_checkpoints": "checkpoints",
+}
+#: Names of what is not passed on as it is: each has code of its own below.
+_READ = (
+    "use_fp16_for_kv_cache",
+    "gpu_split",
+    "prompt_template",
+    "speculative_draft_simple",
+    "speculative_draft_model",
+    "speculative_draft_max_tokens",
+    "speculative_draft_min_tokens",
+    "speculative_draft_min_continue_probability",
+)
+_OTHER_ENGINE = "it is for another engine than llama.cpp"
+_NO_SUCH_DRAFT = "only speculative_draft_simple is there of its kind"
+#: Names of what changes nothing here, and why: the protocol wants it ignored.
+#: Source: docs/wire/config.md.
+IGNORED = {
+    "auto_fit": "the settings themselves are taken, and refused if they don't fit",
+    "auto_fit_min_context_length": "a context is never shortened to fit",
+    "num_experts": "the model's file says how many experts are active",
+    "num_cpu_expert_layers_ratio": "experts stay with their layers",
+    "reasoning_budget_message": "thoughts end without a message",
+    "speculative_draft_mtp": _NO_SUCH_DRAFT,
+    "speculative_draft_dflash_sidecar": _NO_SUCH_DRAFT,
+    "speculative_draft_dspark_sidecar": _NO_SUCH_DRAFT,
+    "speculative_draft_mtp_sidecar": _NO_SUCH_DRAFT,
+    "llama_cpp_arguments_override": "clients may not choose the engine's arguments",
+    "gpu_strict_vram_cap": "the GPU's share is what gpu_ratio says",
+    "env_vars": "clients may not choose the engine's environment",
+    "mlx_disk_cache": _OTHER_ENGINE,
+    "mlx_kv_cache_quantization": _OTHER_ENGINE,
+    "vllm_gpu_memory_utilization": _OTHER_ENGINE,
+    "vllm_reasoning_parser": _OTHER_ENGINE,
+    "vllm_tool_call_parser": _OTHER_ENGINE,
 }
 
 
-def load_settings(file: ModelFile, config: KVConfig) -> LoadSettings:
+def load_settings(
+    file: ModelFile, config: KVConfig, draft: ModelFile | None = None
+) -> LoadSettings:
     """What the engine is told to load a model with.
 
-    Settings that this server has no use for are ignored, as the protocol wants.
+    Settings that this server has no use for are ignored, as the protocol wants; why is
+    logged.
+
+    Args:
+        draft: The model that `draft_key` names.
 
     Raises:
         BadRequest: A value that is used is out of its range, or the context is longer
             than what the model was trained for, without a stretched RoPE.
     """
-    table = _table(file)
-    given: dict[str, Any] = {}
-    for field in config.fields:
-        row = table.by_key(field.key)
-        if row is not None and row.name in _USED:
-            value = _value(row, field.value)
-            if value is not None:
-                given[_USED[row.name]] = value
+    values = _values(file, config)
+    given = {_USED[name]: value for name, value in values.items() if name in _USED}
     usual = DEFAULT_EMBEDDING_CONTEXT if file.is_embedding else DEFAULT_CONTEXT
     given.setdefault("context_length", min(usual, file.max_context_length))
     _check_context(file, given)
@@ -63,7 +113,88 @@ def load_settings(file: ModelFile, config: KVConfig) -> LoadSettings:
     given["gpu_ratio"] = {"max": 1.0, "off": 0.0}.get(str(ratio), ratio)
     if given.get("seed") == -1:  # random, which is the engine's own choice
         del given["seed"]
+    if values.get("use_fp16_for_kv_cache") is False:
+        given.setdefault("k_cache_type", "f32")
+        given.setdefault("v_cache_type", "f32")
+    # Old clients always send it, and then it says what is so anyway.
+    if "gpu_split" in values and (gpus := _gpus(values["gpu_split"])) != GPUSplit():
+        given["gpus"] = gpus
+    if draft is not None:
+        given["draft"] = Draft(
+            file=draft,
+            max_tokens=values.get("speculative_draft_max_tokens"),
+            min_tokens=values.get("speculative_draft_min_tokens"),
+            min_probability=values.get("speculative_draft_min_continue_probability"),
+        )
     return LoadSettings(**given)
+
+
+def draft_key(file: ModelFile, config: KVConfig) -> str | None:
+    """The model that is to propose tokens, as the client calls it; None without one.
+
+    Raises:
+        BadRequest: One is wanted and not named.
+    """
+    values = _values(file, config)
+    name: str | None = values.get("speculative_draft_model")
+    if not values.get("speculative_draft_simple"):
+        return None
+    if not name:
+        raise BadRequest(
+            "Load option speculative_draft_simple needs speculative_draft_model",
+            suggestion="Name a small model with the same vocabulary",
+        )
+    return name
+
+
+def own_settings(file: ModelFile, config: KVConfig) -> list[KVField]:
+    """Settings of all predictions with a model, from those of its load."""
+    template = _values(file, config).get("prompt_template")
+    if template is None:
+        return []
+    value = {"stopStrings": [], **template}
+    return [KVField(key="llm.prediction.promptTemplate", value=value)]
+
+
+def _values(file: ModelFile, config: KVConfig) -> dict[str, Any]:
+    """Checked values of all that means something here, by our names."""
+    table = _table(file)
+    values: dict[str, Any] = {}
+    for field in config.fields:
+        row = table.by_key(field.key)
+        if row is None:
+            continue
+        if row.name in IGNORED:
+            _log_ignored(row.name, field.value)
+        else:
+            value = _value(row, field.value)
+            if value is not None:
+                values[row.name] = value
+    return values
+
+
+def _log_ignored(name: str, value: Any) -> None:
+    is_off = not value or value == "off"
+    if isinstance(value, dict):
+        is_off = not value.get("enabled", value.get("checked", value))
+    if not is_off:
+        log.info("load option %s is ignored: %s", name, IGNORED[name])
+
+
+def _gpus(split: dict[str, Any]) -> GPUSplit:
+    """Source: docs/wire/config.md, "Acceleration"."""
+    priority, disabled = split["priority"], split["disabledGpus"]
+    shares: list[float] = split["customRatio"] if split["strategy"] == "custom" else []
+    if disabled and not shares:
+        shares = [1.0] * MOST_GPUS
+    enabled = [0.0 if n in disabled else float(part) for n, part in enumerate(shares)]
+    main = next((n for n in priority if n not in disabled), 0)
+    mode: Literal["layer", "none", "tensor"] = "layer"
+    if split["strategy"] == "tensor":
+        mode = "tensor"
+    elif split["strategy"] == "priorityOrder" and priority:
+        mode = "none"
+    return GPUSplit(mode=mode, main=main, shares=tuple(enabled))
 
 
 def effective(file: ModelFile, config: KVConfig, context_length: int) -> KVConfig:

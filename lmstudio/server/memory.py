@@ -151,13 +151,24 @@ def estimate(file: ModelFile, settings: LoadSettings) -> Estimate:
         context = min(context, file.max_context_length)
     is_here = settings.gpu_ratio == 0 or not has_gpu()
     cache = None if file.is_embedding else _cache(header, file.path, context, settings)
+    if cache is not None and settings.unified_cache is False:
+        cache *= settings.parallel  # each prediction has a context of its own
+    extra = 0
+    if settings.draft is not None:
+        extra = _beside(settings.draft.file, settings)
     return Estimate(
-        weights=file.size + _PROCESS + vocabulary * _TOKEN,
+        weights=file.size + _PROCESS + vocabulary * _TOKEN + extra,
         cache=int(cache or 0),
         work=_work(header, context, settings, file.is_embedding),
         is_sure=is_here and (file.is_embedding or cache is not None),
         is_here=is_here,
     )
+
+
+def _beside(draft: ModelFile, settings: LoadSettings) -> int:
+    """Bytes that a second model takes in the process of the first."""
+    alone = attrs.evolve(settings, draft=None)
+    return estimate(draft, alone).total - _PROCESS
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:

@@ -15,7 +15,7 @@ from ..wire.common import ModelQuery, ModelSpecifier
 from .engine import BadRequest, Engine, EngineError, ModelFile
 from .failures import Failure, domain_of, instance_gone, no_match, wrong_domain
 from .instances import Instance, Load, Use, Wanted
-from .loading import load_settings
+from .loading import draft_key, load_settings
 from .lookup import is_name
 from .memory import Budget, Estimate, Policy, estimate
 from .tasks import Tasks
@@ -131,12 +131,13 @@ class Registry:
             _check_name(identifier)
             _check_free(identifier, self._taken)
         file, candidates = await self._resolve(name, domain)
+        draft = await _draft(self.models, file, wanted)
         if identifier is None:
             identifier = _free(file.key, self._taken)
         else:
             _check_free(identifier, self._taken)  # the disk was read meanwhile
         load = Load(file, candidates, identifier, wanted.owner)
-        self._begin(load, wanted)
+        self._begin(load, wanted, draft)
         return load
 
     async def get_or_load(
@@ -154,6 +155,7 @@ class Registry:
         if instance is not None and instance.domain == domain:
             return instance
         file, candidates = await self._resolve(name, domain)
+        draft = await _draft(self.models, file, wanted)
         fits = [
             i for i in self.loaded(domain) if i.file.relative_path == file.relative_path
         ]
@@ -169,7 +171,7 @@ class Registry:
             for other in self._instances.values()
             if self._policy.auto_evict and other.on_demand and not other.uses
         ]
-        self._begin(load, attrs.evolve(wanted, on_demand=True))
+        self._begin(load, attrs.evolve(wanted, on_demand=True), draft)
         self._shared[file.relative_path] = load
         return load
 
@@ -182,9 +184,9 @@ class Registry:
             EngineError: As `load`.
         """
         file, _ = await self._resolve(name, domain)
-        made = await asyncio.to_thread(
-            estimate, file, load_settings(file, wanted.config)
-        )
+        draft = await _draft(self.models, file, wanted)
+        settings = load_settings(file, wanted.config, draft)
+        made = await asyncio.to_thread(estimate, file, settings)
         return made, self._budget.fits(made)
 
     async def unload(self, identifier: str, domain: str) -> None:
@@ -255,8 +257,8 @@ class Registry:
             file = fits[0]
         return file, fits if len(fits) > 1 else []
 
-    def _begin(self, load: Load, wanted: Wanted) -> None:
-        settings = load_settings(load.file, wanted.config)
+    def _begin(self, load: Load, wanted: Wanted, draft: ModelFile | None) -> None:
+        settings = load_settings(load.file, wanted.config, draft)
         leaving = [self._tasks.spawn(self._remove(i)) for i in load.evicted]
         for other in load.evicted:
             log.info("unloading %s to make room", other.identifier)
@@ -334,6 +336,17 @@ class Registry:
 
         loop = asyncio.get_running_loop()
         instance.timer = loop.call_later(instance.ttl, expire)
+
+
+async def _draft(models: Models, file: ModelFile, wanted: Wanted) -> ModelFile | None:
+    """The model that is to propose tokens, if the settings name one."""
+    key = draft_key(file, wanted.config)
+    if key is None:
+        return None
+    draft, _ = await asyncio.to_thread(models.find, key)
+    if draft.is_embedding:
+        raise wrong_domain(draft, "llm")
+    return draft
 
 
 def _check_free(identifier: str, taken: Container[str]) -> None:

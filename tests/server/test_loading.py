@@ -5,10 +5,17 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lmstudio.server.engine import BadRequest, LoadSettings
-from lmstudio.server.loading import effective, load_settings
+from lmstudio.server import loading
+from lmstudio.server.engine import BadRequest, Draft, GPUSplit, LoadSettings
+from lmstudio.server.loading import (
+    draft_key,
+    effective,
+    load_settings,
+    own_settings,
+)
 from lmstudio.testing.engine import scripted_model
 from lmstudio.wire.common import KVConfig, KVField
+from lmstudio.wire.config import EMBEDDING_LOAD, LOAD
 
 LLM = scripted_model("any")
 EMBEDDER = scripted_model("text-embed")
@@ -150,3 +157,122 @@ def test_what_clients_read_back():
     ) == effective(LLM, given, 2048)
     context = config(embedding__load__contextLength=64)
     assert context == effective(EMBEDDER, KVConfig(), 64)
+
+
+@pytest.mark.parametrize("table", [LOAD, EMBEDDING_LOAD], ids=["llm", "embedding"])
+def test_each_setting_is_used_or_ignored_for_a_reason(table):
+    """Of every setting of the protocol it is decided what becomes of it."""
+    for row in table.settings:
+        places = (loading._USED, loading._READ, loading.IGNORED)
+        assert 1 == sum(row.name in place for place in places), row.name
+    fields = {field.name for field in attrs.fields(LoadSettings)}
+    assert fields - {"gpus", "draft"} == set(loading._USED.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("llm.load.llama.autoFit", True),
+        ("llm.load.numExperts", 2),
+        ("llm.load.numCpuExpertLayersRatio", 0.5),
+        ("llm.load.llama.speculativeDecoding.draftMtp", True),
+        ("llm.load.llama.argumentsOverride", {"enabled": True}),
+        ("llm.load.mlx.diskCache", True),
+        ("envVars", {"A": "b"}),
+    ],
+)
+def test_why_a_setting_is_ignored_is_logged(caplog, key, value):
+    """The log says which and why, and nothing of what is off anyway."""
+    off = {dict: {"enabled": False}, float: "off", int: 0, bool: False}[type(value)]
+    name = LOAD.by_key(key).name
+    with caplog.at_level("INFO", "lmstudio.server.loading"):
+        fields = [KVField(key=key, value=off)]
+        assert plain(load_settings(LLM, KVConfig(fields=fields)))
+        assert "" == caplog.text
+        fields = [KVField(key=key, value=value)]
+        assert plain(load_settings(LLM, KVConfig(fields=fields)))
+    assert f"{name} is ignored: {loading.IGNORED[name]}" in caplog.text
+
+
+def plain(settings):
+    """Whether nothing was asked for."""
+    return settings == LoadSettings(context_length=4096)
+
+
+def test_more_settings():
+    """The settings of newer clients reach the engine too."""
+    given = config(
+        llm__load__llama__cpuThreadPoolSize=3,
+        llm__load__llama__physicalBatchSize=32,
+        llm__load__useUnifiedKvCache=False,
+        llm__load__offloadKVCacheToGpu=False,
+        llm__load__llama__tryDirectIO=True,
+        llm__load__llama__contextCheckpoints=4,
+        llm__load__llama__useFp16ForKVCache=False,
+        llm__load__llama__vCacheQuantizationType={"checked": True, "value": "q8_0"},
+    )
+    assert LoadSettings(
+        threads=3,
+        physical_batch_size=32,
+        unified_cache=False,
+        cache_on_gpu=False,
+        direct_io=True,
+        checkpoints=4,
+        k_cache_type="f32",
+        v_cache_type="q8_0",
+    ) == load_settings(LLM, given)
+
+
+def split(strategy, *, disabled=(), priority=(), ratio=()):
+    """What becomes of a setting of the GPUs."""
+    value = {
+        "strategy": strategy,
+        "disabledGpus": list(disabled),
+        "priority": list(priority),
+        "customRatio": list(ratio),
+    }
+    return load_settings(LLM, config(load__gpuSplitConfig=value)).gpus
+
+
+def test_gpus():
+    """Which GPUs take how much is said as clients say it."""
+    assert split("evenly") is None
+    assert GPUSplit(main=1) == split("evenly", priority=[1])
+    assert GPUSplit(mode="none", main=2) == split("priorityOrder", priority=[2, 0])
+    assert split("priorityOrder") is None
+    assert GPUSplit(mode="tensor") == split("tensor")
+    assert GPUSplit(shares=(0.25, 0.75)) == split("custom", ratio=[0.25, 0.75])
+    rest = (1.0,) * (loading.MOST_GPUS - 2)
+    assert GPUSplit(main=1, shares=(0.0, 1.0, *rest)) == split(
+        "evenly", disabled=[0], priority=[0, 1]
+    )
+
+
+SIMPLE = {"llm__load__llama__speculativeDecoding__draftSimple": True}
+NAMED = {"llm__load__llama__speculativeDecoding__draftModel": "small"}
+
+
+def test_draft():
+    """A draft model is named by its key, and comes with its limits."""
+    assert "small" == draft_key(LLM, config(**SIMPLE, **NAMED))
+    for nothing in ({}, NAMED):
+        assert draft_key(LLM, config(**nothing)) is None
+    with pytest.raises(BadRequest, match="needs speculative_draft_model"):
+        draft_key(LLM, config(**SIMPLE))
+    limits = {
+        "llm__load__llama__speculativeDecoding__draftMaxTokens": 5,
+        "llm__load__llama__speculativeDecoding__draftMinTokens": 2,
+        "llm__load__llama__speculativeDecoding__draftMinContinueProbability": 0.5,
+    }
+    expected = Draft(file=EMBEDDER, max_tokens=5, min_tokens=2, min_probability=0.5)
+    given = config(**SIMPLE, **NAMED, **limits)
+    assert expected == load_settings(LLM, given, EMBEDDER).draft
+
+
+def test_template():
+    """A template of the load is one of all predictions, unless they have their own."""
+    template = {"type": "jinja", "jinjaPromptTemplate": {"template": "x"}}
+    (field,) = own_settings(LLM, config(llm__load__promptTemplate=template))
+    assert "llm.prediction.promptTemplate" == field.key
+    assert {"stopStrings": [], **template} == field.value
+    assert [] == own_settings(LLM, KVConfig())

@@ -80,6 +80,24 @@ class Config(TypedDict):
     v_cache_type: str | None
     mmap: bool | None
     lock_memory: bool | None
+    physical_batch_size: int
+    unified_cache: bool | None
+    cache_on_gpu: bool | None
+    direct_io: bool | None
+    checkpoints: int | None
+    gpu_mode: str | None
+    main_gpu: int
+    gpu_shares: list[float]
+    draft: DraftConfig | None
+
+
+class DraftConfig(TypedDict):
+    """The draft model that the parent asks for."""
+
+    path: str
+    max_tokens: int | None
+    min_tokens: int | None
+    min_probability: float | None
 
 
 def main() -> None:
@@ -132,11 +150,13 @@ def parameters(library: Any, config: Config) -> tuple[Any, int]:
     params.verbosity = 1  # errors only: they become the cause of a failed load
     params.fit_params = False
     params.ctx_shift = False
-    params.n_ctx = config["context_length"]
+    is_shared = config["unified_cache"] is not False
+    params.n_ctx = config["context_length"] * (1 if is_shared else config["parallel"])
     params.n_parallel = config["parallel"]
-    params.kv_unified = True  # each prediction may use the whole context
+    params.kv_unified = is_shared  # then each prediction may use the whole context
     params.cache_ram_mib = config["cache_mib"]
-    params.n_batch = params.n_ubatch = config["batch_size"]
+    params.n_batch = config["batch_size"]
+    params.n_ubatch = config["physical_batch_size"]
     params.cpuparams.n_threads = config["threads"]
     params.cpuparams_batch.n_threads = config["batch_threads"]
     params.embedding = config["embedding"]
@@ -158,15 +178,53 @@ def parameters(library: Any, config: Config) -> tuple[Any, int]:
     params.load_mode = _member(
         library.llama_load_mode,
         "LLAMA_LOAD_MODE_",
-        load_mode(config["mmap"], config["lock_memory"]),
+        load_mode(config["mmap"], config["lock_memory"], config["direct_io"]),
     )
+    if config["checkpoints"] is not None:
+        params.n_ctx_checkpoints = config["checkpoints"]
+    if config["draft"] is not None:
+        _draft(library, params.speculative, config["draft"])
     layers = _gpu_layers(library, config)
     params.n_gpu_layers = layers
+    _split(library, params, config)
     return params, layers
 
 
-def load_mode(mmap: bool | None, lock_memory: bool | None) -> str:
+def _draft(library: Any, speculative: Any, config: DraftConfig) -> None:
+    """Have a small model propose tokens."""
+    simple = _member(
+        library.common_speculative_type, "COMMON_SPECULATIVE_TYPE_", "DRAFT_SIMPLE"
+    )
+    speculative.types = [simple]
+    draft = speculative.draft
+    draft.mparams.path = config["path"]
+    if config["max_tokens"] is not None:
+        draft.n_max = config["max_tokens"]
+    if config["min_tokens"] is not None:
+        draft.n_min = config["min_tokens"]
+    if config["min_probability"] is not None:
+        draft.p_min = config["min_probability"]
+
+
+def _split(library: Any, params: Any, config: Config) -> None:
+    """Say which GPUs take how much."""
+    params.no_kv_offload = config["cache_on_gpu"] is False
+    params.main_gpu = config["main_gpu"]
+    if config["gpu_mode"] is not None:
+        params.split_mode = _member(
+            library.llama_split_mode, "LLAMA_SPLIT_MODE_", config["gpu_mode"].upper()
+        )
+    if config["gpu_shares"]:
+        shares = [*config["gpu_shares"], *params.tensor_split]  # the rest is 0
+        params.tensor_split = shares[: len(params.tensor_split)]
+
+
+def load_mode(
+    mmap: bool | None, lock_memory: bool | None, direct_io: bool | None = None
+) -> str:
     """llama.cpp's name for how the file gets into memory."""
+    if direct_io:
+        return "DIRECT_IO"
     if lock_memory:
         return "MLOCK" if mmap is False else "MMAP_MLOCK"
     return {None: "AUTO", True: "MMAP", False: "NONE"}[mmap]

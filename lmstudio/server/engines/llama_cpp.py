@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from lmstudio.server.engine import (
+    Draft,
     EngineError,
     Event,
     LoadFailed,
@@ -98,7 +99,8 @@ class LlamaCppEngine:
             port, layers = await self._ready(child, loading)
             http = HTTPClient(port, key)
             loaded = LlamaCppModel(child, http, layers, model, config["batch_size"])
-            await asyncio.wait_for(loaded.read_properties(), READY_SECONDS)
+            checks = loaded.read_properties(settings.draft)
+            await asyncio.wait_for(checks, READY_SECONDS)
             on_progress(1.0)
         except BaseException as exc:
             await child.stop()
@@ -168,10 +170,24 @@ class LlamaCppModel:
         self._unloading = False
         child.on_exit(http.close)
 
-    async def read_properties(self) -> None:
-        """Ask the child what it really loaded. `LlamaCppEngine.load` does."""
+    async def read_properties(self, draft: Draft | None = None) -> None:
+        """Ask the child what it really loaded. `LlamaCppEngine.load` does.
+
+        Raises:
+            LoadFailed: The draft model was taken and is not used.
+        """
         properties = await self._http.call("/props")
         self.context_length = int(properties["default_generation_settings"]["n_ctx"])
+
+        if draft is None:
+            return
+        slots = await self._http.call("/slots")
+        if not all(slot.get("speculative") for slot in slots):
+            raise LoadFailed(
+                f"{draft.file.key!r} can't propose tokens to {self._key!r}",
+                "Their vocabularies differ",
+                "Use a draft model of the same family",
+            )
 
     async def predict(self, request: Request) -> AsyncIterator[Event]:
         """Generate: progress of the prompt, pieces, and one `Done` last.

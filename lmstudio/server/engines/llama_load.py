@@ -11,7 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmstudio.server.engine import LoadFailed, LoadSettings, ModelFile
+from lmstudio.server.engine import (
+    Draft,
+    GPUSplit,
+    LoadFailed,
+    LoadSettings,
+    ModelFile,
+)
 from lmstudio.server.engines import llama_child
 from lmstudio.server.engines.llama_process import Child
 
@@ -166,14 +172,19 @@ def child_config(
     if model.is_embedding:  # a text has to fit one batch
         batch_size = min(settings.batch_size or context_length, context_length)
         context_length = batch_size = min(batch_size, model.max_context_length)
+    physical = settings.physical_batch_size or batch_size
+    if model.is_embedding:
+        physical = batch_size
+    gpus = settings.gpus or GPUSplit()
     return {
         "path": str(model.path),
         "key": key,
         # A spinning thread per core and anything else to run slows all of them down
         # many times over, so one core stays free.
-        "threads": max(1, cores - 1),
-        "batch_threads": cores,
+        "threads": settings.threads or max(1, cores - 1),
+        "batch_threads": settings.threads or cores,
         "batch_size": min(batch_size, context_length),
+        "physical_batch_size": min(physical, batch_size, context_length),
         "cache_mib": CACHE_MIB,
         "embedding": model.is_embedding,
         "context_length": context_length,
@@ -187,6 +198,23 @@ def child_config(
         "v_cache_type": settings.v_cache_type,
         "mmap": settings.mmap,
         "lock_memory": settings.lock_memory,
+        "unified_cache": settings.unified_cache,
+        "cache_on_gpu": settings.cache_on_gpu,
+        "direct_io": settings.direct_io,
+        "checkpoints": settings.checkpoints,
+        "gpu_mode": gpus.mode if settings.gpus is not None else None,
+        "main_gpu": gpus.main,
+        "gpu_shares": list(gpus.shares),
+        "draft": None if settings.draft is None else _draft_config(settings.draft),
+    }
+
+
+def _draft_config(draft: Draft) -> llama_child.DraftConfig:
+    return {
+        "path": str(draft.file.path),
+        "max_tokens": draft.max_tokens,
+        "min_tokens": draft.min_tokens,
+        "min_probability": draft.min_probability,
     }
 
 

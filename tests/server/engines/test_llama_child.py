@@ -10,12 +10,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import attrs
 import pytest
 
-from lmstudio.server.engine import LoadSettings
+from lmstudio.server.engine import Draft, GPUSplit, LoadSettings
 from lmstudio.server.engines import llama_child
 from lmstudio.server.engines.llama_load import child_config
+from lmstudio.wire.config import CACHE_TYPES
 from server.engines.helpers import model
+
+DRAFT = Draft(
+    file=model(Path("d.gguf")), max_tokens=5, min_tokens=2, min_probability=0.5
+)
 
 Flash = enum.Enum(
     "Flash",
@@ -119,6 +125,7 @@ def test_an_unknown_number_format_lists_the_known_ones():
 def test_load_modes(mmap, lock, mode):
     """Mapping and locking are one parameter in llama.cpp."""
     assert mode == llama_child.load_mode(mmap, lock)
+    assert "DIRECT_IO" == llama_child.load_mode(mmap, lock, True)
 
 
 def test_layers_on_a_gpu(tmp_path):
@@ -136,6 +143,77 @@ def test_layers_on_a_gpu(tmp_path):
     path.write_bytes(b"GGUF")
     with pytest.raises(ValueError, match="how many layers"):
         parameters(LoadSettings(gpu_ratio=0.5), True, path)
+
+
+#: A setting, and what becomes of it: a parameter of xllamacpp and its value.
+IN_THE_LIBRARY = [
+    ({"context_length": 1024}, "n_ctx", 1024),
+    ({"parallel": 2}, "n_parallel", 2),
+    ({"batch_size": 64}, "n_batch", 64),
+    ({"batch_size": 64}, "n_ubatch", 64),
+    ({"batch_size": 64, "physical_batch_size": 32}, "n_ubatch", 32),
+    ({"seed": 7}, "sampling.seed", 7),
+    (
+        {"flash_attention": True},
+        "flash_attn_type.name",
+        "LLAMA_FLASH_ATTN_TYPE_ENABLED",
+    ),
+    ({"rope_base": 5000.0}, "rope_freq_base", 5000.0),
+    ({"rope_scale": 0.5}, "rope_freq_scale", 0.5),
+    *(
+        ({"k_cache_type": name}, "cache_type_k.name", f"GGML_TYPE_{name.upper()}")
+        for name in CACHE_TYPES
+    ),
+    *(
+        ({"v_cache_type": name}, "cache_type_v.name", f"GGML_TYPE_{name.upper()}")
+        for name in CACHE_TYPES
+    ),
+    ({"mmap": False}, "load_mode.name", "LLAMA_LOAD_MODE_NONE"),
+    ({"lock_memory": True}, "load_mode.name", "LLAMA_LOAD_MODE_MMAP_MLOCK"),
+    ({"direct_io": True}, "load_mode.name", "LLAMA_LOAD_MODE_DIRECT_IO"),
+    ({"threads": 3}, "cpuparams.n_threads", 3),
+    ({"threads": 3}, "cpuparams_batch.n_threads", 3),
+    ({"unified_cache": True}, "kv_unified", True),
+    ({"unified_cache": False}, "kv_unified", False),
+    ({"unified_cache": False, "context_length": 512, "parallel": 3}, "n_ctx", 1536),
+    ({"cache_on_gpu": False}, "no_kv_offload", True),
+    ({"checkpoints": 5}, "n_ctx_checkpoints", 5),
+    (
+        {"gpus": GPUSplit(mode="none", main=1)},
+        "split_mode.name",
+        "LLAMA_SPLIT_MODE_NONE",
+    ),
+    ({"gpus": GPUSplit(mode="none", main=1)}, "main_gpu", 1),
+    ({"gpus": GPUSplit(mode="tensor")}, "split_mode.name", "LLAMA_SPLIT_MODE_TENSOR"),
+    (
+        {"gpus": GPUSplit(shares=(0.25, 0.75))},
+        "tensor_split",
+        [0.25, 0.75] + [0.0] * 126,
+    ),
+    ({"draft": DRAFT}, "speculative.draft.mparams.path", "d.gguf"),
+    ({"draft": DRAFT}, "speculative.draft.n_max", 5),
+    ({"draft": DRAFT}, "speculative.draft.n_min", 2),
+    ({"draft": DRAFT}, "speculative.draft.p_min", 0.5),
+]
+
+
+@pytest.mark.parametrize(("settings", "name", "expected"), IN_THE_LIBRARY)
+def test_each_setting_in_the_real_library(settings, name, expected):
+    """A setting arrives in its parameter of the real xllamacpp."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    config = child_config(model(Path("m.gguf")), LoadSettings(**settings), "the key")
+    found, _ = llama_child.parameters(xllamacpp, config)
+    for part in name.split("."):
+        found = getattr(found, part)
+
+    assert expected == found
+
+
+def test_all_settings_are_tried():
+    """No setting is missing in the table above."""
+    tried = {name for settings, _, _ in IN_THE_LIBRARY for name in settings}
+    # How many layers that is has a test of its own, with a GPU.
+    assert {field.name for field in attrs.fields(LoadSettings)} - {"gpu_ratio"} == tried
 
 
 def test_the_real_names_exist():

@@ -424,7 +424,8 @@ def test_embedding(path):
     """A text is embedded; of a long one the beginning and the last token count."""
 
     async def run():
-        async with loaded(fake_engine(), path, is_embedding=True) as one:
+        kind = {"is_embedding": True, "max_context_length": 512}
+        async with loaded(fake_engine(), path, **kind) as one:
             texts = ("a", "\N{GRINNING FACE}" * 200, "b" * 600 + "\0")
             return [await one.embed(text) for text in texts]
 

@@ -9,7 +9,7 @@ import sys
 import attrs
 import pytest
 
-from lmstudio.server.engine import LoadFailed, LoadSettings
+from lmstudio.server.engine import Draft, GPUSplit, LoadFailed, LoadSettings
 from lmstudio.server.engines import llama_child
 from lmstudio.server.engines.llama_load import (
     CACHE_MIB,
@@ -60,14 +60,54 @@ def test_settings_are_passed_on(tmp_path):
         v_cache_type="q4_0",
         mmap=False,
         lock_memory=True,
+        threads=3,
+        physical_batch_size=32,
+        unified_cache=False,
+        cache_on_gpu=False,
+        direct_io=True,
+        checkpoints=5,
     )
     asked = config(tmp_path, settings)
 
     assert 64 == asked["batch_size"]  # no larger than the context
-    same = set(asked) & set(attrs.asdict(settings)) - {"batch_size"}
-    assert 11 == len(same)
+    assert (3, None, None) == (
+        asked["batch_threads"],
+        asked["gpu_mode"],
+        asked["draft"],
+    )
+    names = {field.name for field in attrs.fields(LoadSettings)}
+    same = set(asked) & names - {"batch_size", "draft"}
+    assert names - {"batch_size", "draft", "gpus"} == same
     for name in same:
         assert getattr(settings, name) == asked[name], name
+
+
+def test_gpus_and_draft(tmp_path):
+    """What is more than one value is spread over the child's settings."""
+    draft = Draft(file=model(tmp_path / "d.gguf"), max_tokens=4, min_probability=0.5)
+    gpus = GPUSplit(mode="none", main=1, shares=(0.0, 1.0))
+    asked = config(tmp_path, LoadSettings(gpus=gpus, draft=draft))
+
+    assert ("none", 1, [0.0, 1.0]) == (
+        asked["gpu_mode"],
+        asked["main_gpu"],
+        asked["gpu_shares"],
+    )
+    assert {
+        "path": str(tmp_path / "d.gguf"),
+        "max_tokens": 4,
+        "min_tokens": None,
+        "min_probability": 0.5,
+    } == asked["draft"]
+    assert set(llama_child.DraftConfig.__annotations__) == set(asked["draft"])
+
+
+@pytest.mark.parametrize(("physical", "expected"), [(None, 64), (32, 32), (256, 64)])
+def test_physical_batch(tmp_path, physical, expected):
+    """What is computed at once is a part of what is processed at once."""
+    settings = LoadSettings(batch_size=64, physical_batch_size=physical)
+
+    assert expected == config(tmp_path, settings)["physical_batch_size"]
 
 
 def test_an_embedding_model_takes_a_text_in_one_batch(tmp_path):
