@@ -94,6 +94,7 @@ class Meter:
         now = self._clock()
         first, predicted = self._first_at, self.predicted
         prompt = self._prompt_tokens
+        drafted, accepted, rejected = self._drafts()
         return PredictionStats(
             stop_reason=reason,
             stop_string=stop_string,
@@ -104,22 +105,20 @@ class Meter:
             prompt_tokens_count=prompt,
             predicted_tokens_count=predicted,
             total_tokens_count=predicted + (prompt or 0),
-            **self._drafts(),
+            total_draft_tokens_count=drafted,
+            accepted_draft_tokens_count=accepted,
+            rejected_draft_tokens_count=rejected,
+            ignored_draft_tokens_count=None if drafted is None else 0,
         )
 
-    def _drafts(self) -> dict[str, int]:
-        """What became of the tokens that a draft model proposed."""
+    def _drafts(self) -> tuple[int, int, int] | tuple[None, None, None]:
+        """Tokens that a draft model proposed, those taken, and those not."""
         rounds = [done for done in self._rounds if done.drafted is not None]
         if not rounds:
-            return {}
+            return None, None, None
         drafted = sum(done.drafted or 0 for done in rounds)
         accepted = sum(done.accepted or 0 for done in rounds)
-        return {
-            "total_draft_tokens_count": drafted,
-            "accepted_draft_tokens_count": accepted,
-            "rejected_draft_tokens_count": drafted - accepted,
-            "ignored_draft_tokens_count": 0,
-        }
+        return drafted, accepted, drafted - accepted
 
     def _speed(self, now: float) -> float | None:
         """Tokens per second; None where that would be no number."""

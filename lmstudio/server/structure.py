@@ -6,11 +6,13 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import attrs
 
 from ..errors import shown
+from .gbnf import Grammar, Unreadable
 from .json_start import first_characters, may_become_json
 from .sampling import GenerationError
 from .schema_limits import grammar_problems, schema_problems
@@ -65,7 +67,10 @@ class Structure:
 
         An engine that could not use a schema generates free text without a word.
         """
-        if self.grammar is None:
+        if self.grammar is not None:
+            if _judged(self.grammar, text) == "wrong":
+                raise _not_of_grammar(text)
+        else:
             start = text.lstrip()
             if start[:1] not in ("", *self._first) or not may_become_json(start):
                 raise GenerationError(
@@ -84,6 +89,8 @@ class Structure:
     def check(self, text: str) -> None:
         """Raise GenerationError when a finished answer is not what was asked for."""
         if self.grammar is not None:
+            if _judged(self.grammar, text) in ("begun", "wrong"):
+                raise _not_of_grammar(text)
             return
         try:
             value = json.loads(text, parse_constant=_no_constant)
@@ -150,7 +157,8 @@ def _json_structure(schema: Any) -> Structure:
 
 def _grammar_structure(grammar: Any) -> Structure:
     # Other kinds of grammar are left out: llama.cpp drops a wrong one in silence.
-    if not isinstance(grammar, str) or not _ROOT_RULE.search(grammar):
+    is_other = isinstance(grammar, str) and grammar.lstrip().startswith("%")
+    if not isinstance(grammar, str) or not _ROOT_RULE.search(grammar) or is_other:
         raise _wrong(
             f"{KEY}.gbnfGrammar must be a GBNF grammar with a rule for root, such as "
             f'\'root ::= "yes" | "no"\', not {shown(grammar)}',
@@ -299,6 +307,28 @@ def _cleaned(schema: Any) -> Any:
         else:
             made[key] = _cleaned(value) if key in _SCHEMA else value
     return made
+
+
+def _judged(grammar: str, text: str) -> str:
+    """Whether a text obeys a grammar, ``"open"`` where that cannot be told."""
+    try:
+        return _grammar(grammar).judge(text)
+    except Unreadable:  # the engine understood it
+        return "open"
+
+
+@lru_cache(maxsize=8)
+def _grammar(source: str) -> Grammar:
+    return Grammar(source)
+
+
+def _not_of_grammar(text: str) -> GenerationError:
+    return GenerationError(
+        "The engine did not hold the output to the grammar",
+        f"The output: {shown(text)}",
+        "Simplify the grammar",
+        code="invalidAnswer",
+    )
 
 
 def _no_constant(name: str) -> Any:

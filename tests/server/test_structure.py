@@ -259,3 +259,30 @@ def test_boolean_schemas():
     schema = {"properties": {"a": True}, "additionalProperties": False}
 
     assert schema == of(schema).json_schema
+
+
+def test_output_of_an_engine_without_the_grammar():
+    """Output that the grammar does not allow is an error, whole and at its start."""
+    structure = read_structure({"type": "gbnf", "gbnfGrammar": 'root ::= "yes" | "no"'})
+    structure.check("yes")
+    structure.check_start("y")
+
+    for text in ("ye", "Sure"):
+        with pytest.raises(GenerationError, match="to the grammar"):
+            structure.check(text)
+    with pytest.raises(GenerationError, match="to the grammar"):
+        structure.check_start("Sure")
+
+
+def test_grammars_that_are_not_understood_here():
+    """What only the engine understands is left to it."""
+    structure = read_structure({"type": "gbnf", "gbnfGrammar": "root ::= <[1]>"})
+    structure.check("x")
+    structure.check_start("x")
+
+
+def test_other_kinds_of_grammar():
+    """A grammar of another kind, which the engine might drop, is refused."""
+    grammar = '%llguidance {}\nroot ::= "a"'
+    with pytest.raises(GenerationError, match="must be a GBNF grammar"):
+        read_structure({"type": "gbnf", "gbnfGrammar": grammar})
