@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
-from lmstudio.testing.engine import ScriptedModels
 from server.rest.asking import HELLO
 from server.rest.conftest import MODELS
 
@@ -27,9 +27,6 @@ def test_created_is_the_time_of_the_file(served, tmp_path):
     file = tmp_path / "file.gguf"
     file.write_bytes(b"x")
     models = served.scripted.services[0].registry.models
-    assert isinstance(models, ScriptedModels)
-    import attrs
-
     models.models[0] = attrs.evolve(models.models[0], path=file)
     made = served.ask("/v1/models/any").json
     assert int(file.stat().st_mtime) == made["created"]
