@@ -20,6 +20,7 @@ from .app import App
 from .downloads import Downloads
 from .engine import Engine
 from .limits import Limits
+from .log_relay import relayed
 from .memory import Policy
 from .ports import (
     bound_address,
@@ -145,7 +146,8 @@ class Server:
         )  # only once, as it is one
         self._web = _Uvicorn(config, app, self._started)
         try:
-            await self._web.serve(self._socks)
+            with relayed(service.logs):
+                await self._web.serve(self._socks)
         finally:
             try:
                 await asyncio.wait_for(service.close(), CLOSING)

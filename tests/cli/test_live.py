@@ -83,6 +83,27 @@ def test_chat(lms, running, key):
     assert "Answer tokens: " in run.stderr
 
 
+def test_log_of_the_server(lms, running, key):
+    """`lms log stream --source server` shows the server's own lines."""
+    command = [sys.executable, "-m", "lmstudio.cli.entry", "log", "stream"]
+    with subprocess.Popen(
+        [*command, "--source", "server"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        try:
+            assert process.stderr.readline().startswith("Watching ")
+            assert 0 == lms("load", key).exit_code
+            while f"loaded {key}" not in process.stdout.readline():
+                assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+    assert 0 == process.returncode
+
+
 def test_estimate(lms, running, key):
     """An estimate of the real server is at least the size of the file."""
     result = lms("load", key, "--estimate-only", "-c", "512")
