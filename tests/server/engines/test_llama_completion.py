@@ -71,10 +71,6 @@ def test_a_full_request_is_translated():
         frequency_penalty=0.3,
         xtc_probability=0.4,
         xtc_threshold=0.6,
-        typical_p=0.7,
-        mirostat=2,
-        mirostat_tau=4.0,
-        mirostat_eta=0.2,
         seed=7,
         logit_bias={15: -1.5, 16: False},
     )
@@ -86,7 +82,6 @@ def test_a_full_request_is_translated():
             stop=["", "x"],
             grammar="g",
             logprobs=0,
-            visible=("<think>", "[TOOL_CALLS]"),
         )
     )
     del body["response_fields"]
@@ -106,16 +101,25 @@ def test_a_full_request_is_translated():
         "frequency_penalty": 0.3,
         "xtc_probability": 0.4,
         "xtc_threshold": 0.6,
-        "typical_p": 0.7,
-        "mirostat": 2,
-        "mirostat_tau": 4.0,
-        "mirostat_eta": 0.2,
-        "preserved_tokens": ["<think>", "[TOOL_CALLS]"],
         "seed": 7,
         "logit_bias": [[15, -1.5], [16, False]],
         "n_probs": 1,
         "grammar": "g",
     } == body
+
+
+def test_rarer_parts_of_a_request():
+    """Rarer samplers, and control tokens that are part of the output, are sent."""
+    sampling = Sampling(typical_p=0.7, mirostat=2, mirostat_tau=4.0, mirostat_eta=0.2)
+    body = completion(Request(prompt="a", sampling=sampling, visible=("<think>",)))
+
+    assert {
+        "typical_p": 0.7,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
+        "preserved_tokens": ["<think>"],
+    }.items() <= body.items()
 
 
 @pytest.mark.parametrize(
