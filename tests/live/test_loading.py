@@ -138,7 +138,7 @@ def ports_of(pid: int) -> list[int]:
 
 
 PROBE = """
-import http.client, os, sys
+import encodings.idna, http.client, os, sys
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
