@@ -111,14 +111,6 @@ class ServerProtocol:
         read = _INCOMING.get(str(message.get("type")))
         return read(self, message) if read is not None else (None, [])
 
-    def knows(self, message: Any) -> bool:
-        """Whether it is a message at all, or was dropped for being none."""
-        if not isinstance(message, dict):
-            return False
-        if not self.is_authenticated:
-            return _credentials(message) is not None
-        return message.get("type") in (*_INCOMING, "channelAck")
-
     def accept(self) -> Message:
         """Let the client in."""
         self.is_authenticated = True
@@ -297,6 +289,14 @@ _INCOMING: dict[
     "communicationWarning": ServerProtocol._complaint,
     "keepAlive": ServerProtocol._keep_alive,
 }
+
+
+def is_message(message: Any) -> bool:
+    """Whether a client may say so; what is no message was dropped without a word."""
+    if not isinstance(message, dict):
+        return False
+    types = (*_INCOMING, "channelAck")
+    return message.get("type") in types or _credentials(message) is not None
 
 
 def _credentials(message: Mapping[str, Any]) -> Authenticate | None:

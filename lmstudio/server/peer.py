@@ -18,6 +18,7 @@ from ..protocol.server import (
     Message,
     Packet,
     ServerProtocol,
+    is_message,
 )
 from ..wire.converter import unstructure
 from .alpha import Alpha
@@ -136,7 +137,7 @@ class Peer:
             return
         if echo is not None:
             replies = [echo]
-        elif not self._protocol.knows(message):
+        elif not is_message(message):
             self._dropped(frame, "it is no message of the protocol")
         for reply in replies:
             if reply["type"] == "communicationWarning":

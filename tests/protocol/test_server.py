@@ -11,6 +11,7 @@ from lmstudio.protocol.server import (
     Complaint,
     Packet,
     ServerProtocol,
+    is_message,
 )
 from lmstudio.wire.common import SpecifiedText
 from lmstudio.wire.endpoints import ENDPOINTS
@@ -351,3 +352,22 @@ def test_memory_of_ended_channels_is_bounded(protocol):
     _, replies = protocol.receive(packet(0, {"type": "cancel"}))
     assert ["channelUnknown"] == [reply["kind"] for reply in replies]
     assert (None, []) == protocol.receive(packet(1999, {"type": "cancel"}))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (AUTH, True),
+        ({"type": "keepAlive"}, True),
+        ({"type": "channelAck", "channelId": 1, "ackId": 2}, True),
+        ({"type": "channelSend", "channelId": 99}, True),
+        ({"type": "nothing"}, False),
+        ({"type": ["rpcCall"]}, False),
+        ({}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_what_is_a_message(message, expected):
+    """What a client may say is told from what is dropped for being nothing."""
+    assert expected == is_message(message)
