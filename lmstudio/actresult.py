@@ -55,6 +55,10 @@ class PredictionRoundResult(PredictionResult[str]):
         self.__dict__.update(result.__dict__)
         self.round_index = round_index
 
+    def to_dict(self) -> dict[str, Any]:
+        """As of any result, with `round_index`."""
+        return {"round_index": self.round_index, **super().to_dict()}
+
 
 @attrs.frozen(kw_only=True)
 class ActResult:
@@ -94,6 +98,21 @@ class ActResult:
     def stats(self) -> list[PredictionStats]:
         """What the server measured, round by round."""
         return [prediction.stats for prediction in self.predictions]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as JSON has it, under the names of the attributes.
+
+        The messages are as `lmstudio.Chat.to_dict` has them.
+        """
+        return {
+            "content": self.content,
+            "rounds": self.rounds,
+            "is_cancelled": self.is_cancelled,
+            "total_time_seconds": self.total_time_seconds,
+            "predictions": [result.to_dict() for result in self.predictions],
+            "messages": [message.to_dict() for message in self.messages],
+            "calls": [call.to_dict() for call in self.calls],
+        }
 
     def __str__(self) -> str:
         return self.content

@@ -9,7 +9,7 @@ import attrs
 
 from .arguments import checked_text
 from .errors import LMStudioProtocolError, LMStudioTypeError, LMStudioValueError, shown
-from .wire.files import FileHandle
+from .wire.files import FileHandle, kind_of
 from .wire.llm import Part, ToolCallRequest
 from .wire.model import model
 
@@ -31,6 +31,19 @@ class PendingImage(Part):
     """
 
     source: Any = attrs.field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part with the image in it, as a data URL; `lmstudio.Chat` reads it."""
+        url = {"url": data_url(self)}
+        return {"type": "image_url", "image_url": url, "name": self.name}
+
+
+def data_url(image: PendingImage) -> str:
+    """The data URL of an image that was read."""
+    from base64 import b64encode
+
+    kind = (kind_of(image.source) or "png").lower()
+    return f"data:image/{kind};base64,{b64encode(image.source).decode()}"
 
 
 def image_part(source: Any, name: str | None = None) -> Part:

@@ -52,6 +52,11 @@ class Fragment(str):
         """The text as a plain `str`."""
         return str(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The text as ``content`` and all attributes, as JSON has them."""
+        names = (*self.__slots__, *Fragment.__slots__)
+        return {"content": str(self), **{name: getattr(self, name) for name in names}}
+
     def __reduce__(self) -> tuple[Any, ...]:
         names = self.__slots__
         return _fragment, (str(self), {name: getattr(self, name) for name in names})
@@ -174,6 +179,29 @@ class PredictionResult(Generic[T]):
     def prediction_config(self) -> dict[str, Any]:
         """The settings in force: our names, ``False`` for what is off."""
         return PREDICTION.decode(self._typed.prediction_config)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON has it, under the names of the attributes.
+
+        The fragments are left out, and `parsed`, which may be of any type: its text is
+        `non_reasoning_content`. `failed_tool_calls` are their errors' texts.
+
+        Raises:
+            LMStudioProtocolError: The server's figures make no sense.
+        """
+        info = self.model_info
+        return {
+            "content": self.content,
+            "reasoning_content": self.reasoning_content,
+            "non_reasoning_content": self.non_reasoning_content,
+            "structured": self.structured,
+            "tool_calls": [call.to_dict() for call in self.tool_calls],
+            "failed_tool_calls": [str(error) for error in self.failed_tool_calls],
+            "stats": self.stats.to_dict(),
+            "model_info": None if info is None else info.to_dict(),
+            "load_config": self.load_config,
+            "prediction_config": self.prediction_config,
+        }
 
     def __str__(self) -> str:
         return self.content

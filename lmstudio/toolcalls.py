@@ -54,6 +54,16 @@ class ToolCall:
         """The name of the tool, as the model wrote it."""
         return self.request.name
 
+    def to_dict(self) -> dict[str, Any]:
+        """The call as JSON has it: arguments and answer as the model knows them."""
+        return {
+            "round_index": self.round_index,
+            **self.request.to_dict(),
+            "content": self.content,
+            "error": None if self.error is None else str(self.error),
+            "seconds": self.seconds,
+        }
+
 
 class _Job:
     """One call on its way: checked, then run by any thread, then answered."""

@@ -6,11 +6,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .calls import unstructure
 from .errors import LMStudioOSError, LMStudioTypeError, LMStudioValueError, shown
 from .messages import messages_of
-from .parts import PendingImage
-from .wire.files import kind_of
+from .parts import PendingImage, data_url
 from .wire.llm import Message, Part
 
 #: What a saved file says that it is, and the newest form that is understood.
@@ -79,30 +77,9 @@ def _openai_result(part: Part) -> dict[str, Any]:
     return turn
 
 
-def data_url(image: PendingImage) -> str:
-    """The data URL of an image that was read."""
-    from base64 import b64encode
-
-    kind = (kind_of(image.source) or "png").lower()
-    return f"data:image/{kind};base64,{b64encode(image.source).decode()}"
-
-
 def to_dict(messages: Sequence[Message]) -> dict[str, Any]:
     """The messages as they travel; images that were not sent are data URLs."""
-    return {
-        "messages": [
-            {"role": m.role, "content": [_part_dict(part) for part in m.content]}
-            for m in messages
-        ]
-    }
-
-
-def _part_dict(part: Part) -> dict[str, Any]:
-    if isinstance(part, PendingImage):
-        url = {"url": data_url(part)}
-        return {"type": "image_url", "image_url": url, "name": part.name}
-    made: dict[str, Any] = unstructure(part)
-    return made
+    return {"messages": [message.to_dict() for message in messages]}
 
 
 def save(messages: Sequence[Message], path: str | os.PathLike[str]) -> None:

@@ -152,7 +152,7 @@ def test_histories_are_cheap(chat):
         (lambda c: c.insert(1, 7), "message 1 can't be read from 7; "),
         (lambda c: c.extend([c[0], 7]), "message 5 can't be read from 7; "),
         (lambda c: c.extend("Hi"), "messages must be a list, not 'Hi'"),
-        (lambda c: c.extend(c[0]), "messages must be a list, not Message("),
+        (lambda c: c.extend(c[0]), "messages must be a list, not <Message user"),
         (lambda c: c.__iadd__(7), "messages must be a list, not 7"),
         (lambda c: c.__setitem__(1, "Hi"), "message 1 is a text, and it is not said "),
         (lambda c: c.__setitem__(slice(2), ["Hi"]), "message 0 is a text, and it is "),

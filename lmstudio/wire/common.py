@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from .model import model
+from .model import Plain, model
 
 
 @model(kw_only=True)
@@ -78,7 +78,7 @@ class ModelSpecifier:
 
 
 @model(kw_only=True)
-class Quantization:
+class Quantization(Plain):
     """How the weights are stored: a name such as ``"Q4_K_M"``, and bits per weight."""
 
     name: str
@@ -86,7 +86,7 @@ class Quantization:
 
 
 @model(kw_only=True)
-class ModelInfo:
+class ModelInfo(Plain):
     """A model on the server's disk.
 
     Attributes:

@@ -6,7 +6,7 @@ import attrs
 
 from .common import KVConfig
 from .llm import Part
-from .model import model
+from .model import Plain, model
 
 #: The kinds that a message may show to a model, as people write them.
 IMAGES = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
@@ -161,7 +161,7 @@ class OfFile:
 
 
 @model(kw_only=True)
-class FileHandle:
+class FileHandle(Plain):
     """A file that was handed to the server, for use in messages.
 
     Attributes:

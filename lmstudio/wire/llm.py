@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 
 from .common import InstanceInfo, KVConfig, KVStack, ModelSpecifier
-from .model import model
+from .model import Plain, model
 
 
 @model(kw_only=True)
-class ToolCallRequest:
+class ToolCallRequest(Plain):
     """A call that the model asks for.
 
     Attributes:
@@ -56,6 +56,13 @@ class Part:
     content: str | None = None
     tool_call_id: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The part as it travels; `lmstudio.Chat` reads it."""
+        from .converter import unstructure  # takes its time, and few need it
+
+        made: dict[str, Any] = unstructure(self)
+        return made
+
 
 def _as_tuple(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(parts)
@@ -94,6 +101,26 @@ class Message:
     def tool_results(self) -> list[Part]:
         """The parts that hold the result of a tool."""
         return [part for part in self.content if part.type == "toolCallResult"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as it travels; `lmstudio.Chat` reads it."""
+        return {
+            "role": self.role,
+            "content": [part.to_dict() for part in self.content],
+        }
+
+    def __repr__(self) -> str:
+        try:
+            text, said = self.text, []
+            if text:
+                said.append(repr(text if len(text) <= 60 else text[:59] + "…"))
+            for name in ("files", "tool_calls", "tool_results"):
+                if count := len(getattr(self, name)):
+                    what = name.replace("_", " ")
+                    said.append(f"{count} {what if count > 1 else what[:-1]}")
+        except (AttributeError, TypeError):  # it was made of other things than parts
+            said = [repr(self.content)]
+        return f"<Message {self.role}: {', '.join(said) or repr('')}>"
 
 
 @model(kw_only=True)
@@ -152,7 +179,7 @@ class Formatted:
 
 
 @model(kw_only=True)
-class ProcessingState:
+class ProcessingState(Plain):
     """Reply of ``getInstanceProcessingState``.
 
     Attributes:
@@ -166,7 +193,7 @@ class ProcessingState:
 
 
 @model(kw_only=True)
-class PredictionStats:
+class PredictionStats(Plain):
     """What the server measured. None where it did not say.
 
     Attributes:

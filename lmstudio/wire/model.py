@@ -7,11 +7,12 @@ classes is shared here instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-__all__ = ["camel", "model", "snake"]
+__all__ = ["Plain", "camel", "model", "snake"]
 
 
 def camel(name: str) -> str:
@@ -43,9 +44,40 @@ def _hash(self: Any) -> int:
 
 
 def _repr(self: Any) -> str:
-    shown = [field.name for field in _fields(self) if field.repr]
-    inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+    shown = ((field, getattr(self, field.name)) for field in _fields(self))
+    inside = ", ".join(
+        f"{field.name}={value!r}"
+        for field, value in shown
+        # What is None by default was not said, and would only be in the way.
+        if field.repr and not (value is None and field.default is None)
+    )
     return f"{type(self).__name__}({inside})"
+
+
+class Plain:
+    """What can be written as plain JSON values."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields under their own names, as JSON has them.
+
+        What was not said is None. `raw` is left out.
+        """
+        names = [field.name for field in _fields(self)]
+        return {
+            name: _as_json(getattr(self, name))
+            for name in names
+            if name != "raw" and not name.startswith("_")
+        }
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Plain):
+        return value.to_dict()
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 if TYPE_CHECKING:
@@ -61,7 +93,9 @@ else:
 
         def make(cls):
             made = attrs.frozen(cls, kw_only=kw_only, eq=False, repr=False)
-            made.__eq__, made.__hash__, made.__repr__ = _equal, _hash, _repr
+            made.__eq__, made.__hash__ = _equal, _hash
+            if "__repr__" not in vars(cls):
+                made.__repr__ = _repr
             return made
 
         return make

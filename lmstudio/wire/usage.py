@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from .common import KVStack
-from .model import model
+from .model import Plain, model
 
 
 @model(kw_only=True)
@@ -20,7 +20,7 @@ class EstimateUsage:
 
 
 @model(kw_only=True)
-class MemoryUsage:
+class MemoryUsage(Plain):
     """Memory that a model would take. Sizes in bytes.
 
     Attributes:
@@ -43,7 +43,7 @@ class MemoryUsage:
 
 
 @model(kw_only=True)
-class ResourcesUsage:
+class ResourcesUsage(Plain):
     """What a model would take if it were loaded.
 
     Attributes:
