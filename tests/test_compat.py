@@ -11,7 +11,7 @@ import pytest
 import lmstudio as lms
 import lmstudio.default
 from lmstudio import compat
-from lmstudio.testing import AWAIT_CANCEL, FakeServer
+from lmstudio.testing import AWAIT_CANCEL, FakeServer, tool_call
 from lmstudio.wire.config import EMBEDDING_LOAD, LOAD
 
 BOOK = '{"title": "The Hobbit", "author": "J.R.R. Tolkien", "year": 1937}'
@@ -208,6 +208,98 @@ def test_tools(server):
 
     assert (1, "55") == (done.rounds, messages[-1].text)
     assert 0 <= done.total_time_seconds
+
+
+def test_a_tool_that_fails(server):
+    """The model is told, or the callback raises in the program."""
+    server.reply(tool_call("divide", {"numerator": 1, "denominator": 0}), times=2)
+    server.reply("It can't be done.")
+    told, requests = [], []
+
+    def divide(numerator: float, denominator: float) -> float:
+        """Divide two numbers."""
+        return numerator / denominator
+
+    def raises(exc, request):
+        requests.append((type(exc), request.name))
+        raise exc
+
+    with pytest.raises(lms.LMStudioPredictionError, match="ZeroDivisionError"):
+        lms.llm().act("1 / 0?", [divide], handle_invalid_tool_request=raises)
+    done = lms.llm().act("1 / 0?", [divide], on_message=told.append)
+
+    assert [(lms.LMStudioToolError, "divide")] == requests
+    assert 2 == done.rounds
+    assert ["assistant", "tool", "assistant"] == [m.role for m in told]
+    assert "division by zero" in told[1].content[0].content
+
+
+def test_tools_as_definitions(server):
+    """Functions without hints or good names are described beside them."""
+    server.reply(tool_call("add", {"a": 1, "b": 2}))
+    server.reply("3")
+    described = {"name": "add", "description": "Adds."}
+    by_hand = lms.ToolFunctionDef(
+        **described, parameters={"a": int, "b": int}, implementation=lambda a, b: a + b
+    )
+
+    def cryptic(a: int, b: int) -> int:
+        return a * b
+
+    derived = lms.ToolFunctionDef.from_callable(cryptic, name="times", description="x")
+    messages = []
+    lms.llm().act("1 + 2?", [by_hand, derived], on_message=messages.append)
+
+    assert "3" == messages[1].content[0].content
+    twice = [by_hand, lms.ToolFunctionDef.from_callable(cryptic, **described)]
+    with pytest.raises(lms.LMStudioValueError, match="add"):
+        lms.llm().act("x", twice)
+
+
+def test_conversations_as_data(server):
+    """A mapping with messages, and a text, are taken wherever a chat is."""
+    server.reply("fine", times=2)
+    messages = [
+        {"role": "system", "content": "You are brief."},
+        {"role": "user", "content": "How are you?"},
+    ]
+    model = lms.llm()
+    assert "fine" == str(model.respond({"messages": messages}))
+    assert "fine" == str(model.respond(lms.Chat.from_history("How are you?")))
+    first, second = (
+        [(m["role"], m["content"][0]["text"]) for m in asked["history"]["messages"]]
+        for asked in server.parameters("predict")
+    )
+
+    assert [("system", "You are brief."), ("user", "How are you?")] == first
+    assert first[1:] == second
+    assert "You are brief." in model.apply_prompt_template({"messages": messages})
+
+
+def test_options_as_the_pages_write_them(server):
+    """Names of the pages are known, those of older versions too."""
+    server.reply("x")
+    config = {"temperature": 0.6, "maxTokens": 50, "stop": ["\n\n"]}
+    done = lms.llm().complete("Once", config=config).result()
+    client = lms.get_default_client()
+    loads = [
+        client.llm.load_new_instance("any", config={"contextLength": 512, **gpu})
+        for gpu in ({"gpuOffload": 0.5}, {"gpu": {"ratio": 0.5}})
+    ]
+
+    assert ["\n\n"] == done.prediction_config["stop_strings"]
+    assert [0.5, 0.5] == [load.get_load_config()["gpu_ratio"] for load in loads]
+
+
+def test_listed_models_outlive_their_client(server):
+    """What was listed within `with` can be read behind it."""
+    with lms.Client() as client:
+        downloaded = client.list_downloaded_models()
+        loaded = client.list_loaded_models()
+
+    assert ["any", "text-embed"] == [model.model_key for model in downloaded]
+    assert ["any", "text-embed"] == [model.identifier for model in loaded]
+    assert "any" in str(downloaded[0])
 
 
 #: Names and arguments of the official SDK, by what has them: those that its pages show.
