@@ -38,15 +38,6 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 SPIN_COUNT = "1000"
 
 
-#: Bytes of one number in the KV cache, by the name of its format.
-CACHE_BYTES = {
-    **{"f32": 4.0, "f16": 2.0, "q8_0": 1.0625, "q5_1": 0.75, "q5_0": 0.6875},
-    **{"q4_1": 0.625, "q4_0": 0.5625, "iq4_nl": 0.5625},
-}
-#: Parts of keys in the head of models whose cache is not simply layers times context.
-_OTHER_CACHES = (b".sliding_window", b".kv_lora_rank", b".ssm.", b"recurrent")
-
-
 class Config(TypedDict):
     """What the parent asks for; None leaves the choice to llama.cpp.
 
@@ -119,8 +110,6 @@ def main() -> None:
         sys.exit(1)
     try:
         params, layers = parameters(xllamacpp, config)
-        if layers == 0 and not config["embedding"]:
-            check_memory(config, available_memory())
         server = xllamacpp.Server(params)  # blocks until the model is loaded
         port = int(str(server.listening_address).rpartition(":")[2])
     except Exception as exc:  # the parent adds what llama.cpp wrote to stderr
@@ -233,47 +222,6 @@ def load_mode(
 def block_count(head: bytes) -> int | None:
     """The number of layers, from the beginning of a GGUF file."""
     return _head_number(head, "block_count")
-
-
-def cache_bytes(head: bytes, config: Config) -> float | None:
-    """Bytes of the KV cache for the whole context; None when the head does not say."""
-    layers, heads = block_count(head), _head_number(head, "attention.head_count_kv")
-    key = _head_number(head, "attention.key_length")
-    if key is None:  # the usual case: the heads share the width of the model
-        width = _head_number(head, "embedding_length")
-        key = (width or 0) // (_head_number(head, "attention.head_count") or 1)
-    value = _head_number(head, "attention.value_length") or key
-    if not layers or not heads or not key or any(k in head for k in _OTHER_CACHES):
-        return None
-    types = config["k_cache_type"] or "f16", config["v_cache_type"] or "f16"
-    sizes = [CACHE_BYTES.get(name, 2.0) for name in types]
-    per_head = key * sizes[0] + value * sizes[1]
-    return config["context_length"] * layers * heads * per_head
-
-
-def available_memory(proc: str = "/proc/meminfo") -> int | None:
-    """Bytes that programs can still get; None where the system does not say."""
-    try:
-        with open(proc, "rb") as file:
-            found = re.search(rb"MemAvailable:\s+(\d+) kB", file.read())
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None
-
-
-def check_memory(config: Config, available: int | None) -> None:
-    """Refuse a context that cannot fit, before gigabytes were filled with it.
-
-    Raises:
-        MemoryError: The KV cache is larger than what is available.
-    """
-    with open(config["path"], "rb") as file:
-        needed = cache_bytes(file.read(1 << 20), config)
-    if needed is not None and available is not None and needed > available:
-        raise MemoryError(
-            f"a context of {config['context_length']} tokens needs "
-            f"{needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available"
-        )
 
 
 def _head_number(head: bytes, key: str) -> int | None:
