@@ -9,6 +9,7 @@ import attrs
 
 from .arguments import checked_text
 from .errors import LMStudioProtocolError, LMStudioTypeError, LMStudioValueError, shown
+from .wire.checks import json_value
 from .wire.files import FileHandle, kind_of
 from .wire.llm import Part, ToolCallRequest
 from .wire.model import model
@@ -175,11 +176,16 @@ def checked_request(request: ToolCallRequest, where: str) -> ToolCallRequest:
     try:
         text = json.dumps(dict(arguments), ensure_ascii=False, allow_nan=False)
         text.encode()
-    except (TypeError, ValueError, RecursionError) as exc:
+        read = json_value(json.loads(text))
+    except RecursionError:
+        raise LMStudioValueError(
+            f"the arguments of a tool call of {where} are nested too deeply"
+        ) from None
+    except (TypeError, ValueError) as exc:
         raise LMStudioValueError(
             f"the arguments of a tool call of {where} are no JSON: {exc}"
         ) from None
-    return attrs.evolve(request, arguments=json.loads(text))
+    return attrs.evolve(request, arguments=read)
 
 
 def request_part(item: Any, where: str) -> Part:

@@ -104,7 +104,9 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
         raise LMStudioValueError(
             f"the JSON schema is not valid at {path}: {exc.message:.300}"
         ) from None
-    except (TypeError, ValueError, RecursionError) as exc:
+    except RecursionError:
+        raise LMStudioValueError("the JSON schema is nested too deeply") from None
+    except (TypeError, ValueError) as exc:
         raise LMStudioValueError(f"the JSON schema is no JSON: {exc}") from None
     for ref in references(schema):
         if not ref.startswith("#"):

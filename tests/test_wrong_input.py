@@ -298,6 +298,28 @@ def test_what_is_said(server, client, ask, said):
     assert before == len(server.requests)
 
 
+@pytest.mark.parametrize("depth", [101, 200, 400, 900])
+def test_values_that_are_nested_too_deeply(server, client, depth):
+    """Wherever JSON goes in, too deep is an error that says so."""
+    value, schema = 5, {"type": "string"}
+    for _ in range(depth):
+        value, schema = [value], {"type": "array", "items": schema}
+    call = {"id": "1", "function": {"name": "f", "arguments": {"a": value}}}
+    parameters = {"type": "object", "properties": {"a": schema}}
+    model, before = client.llm.get("any"), len(server.requests)
+    for ask in (
+        lambda: model.respond("x", structured=schema),
+        lambda: model.respond("x", tools=[{"name": "f", "parameters": parameters}]),
+        lambda: model.respond([{"role": "assistant", "tool_calls": [call]}]),
+        lambda: Chat().add_assistant_response("x", [call]),
+    ):
+        with pytest.raises(LMStudioError, match=r"nested (too deeply|at most)"):
+            ask()
+    with pytest.raises(LMStudioError, match="must be a mapping of the server's keys"):
+        model.respond("x", raw={"a": value})
+    assert before == len(server.requests)
+
+
 def test_times_of_a_run(client):
     """Waiting for a run takes the same times as waiting for a prediction."""
     run = client.llm.get("any").act("x", [tool])
