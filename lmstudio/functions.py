@@ -154,7 +154,7 @@ class Tool:
         make: Any = typing.TypedDict  # type checkers want literals
         try:
             keys = make(self.name, {n: hint for n, hint, _ in fields}, total=False)
-        except (TypeError, SyntaxError, IndexError, ValueError) as exc:
+        except Exception as exc:  # of many kinds, also what a `repr` raises
             raise LMStudioTypeError(
                 f"parameters of tool {self.name} must be names and types: {exc}"
             ) from None

@@ -108,7 +108,7 @@ def test_every_setting_of_the_protocol_is_an_option():
     assert wrapped == {key for key, row in ours.items() if row.wrap == CHECKBOX}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fake():
     with FakeServer(["any", "text-embed"], loaded=["any"], extensions=()) as made:
         yield made

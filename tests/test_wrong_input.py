@@ -320,12 +320,14 @@ def test_values_that_are_nested_too_deeply(server, client, depth):
     assert before == len(server.requests)
 
 
-def test_times_of_a_run(client):
+def test_times_of_a_run():
     """Waiting for a run takes the same times as waiting for a prediction."""
-    run = client.llm.get("any").act("x", [tool])
-    for wrong in ("1", -1, math.nan, True, 10**400):
-        with pytest.raises(LMStudioError, match="timeout must be a number of seconds"):
-            run.result(wrong)
-        with pytest.raises(LMStudioError, match="timeout must be a number of seconds"):
-            run.exception(wrong)
-    assert "x" == run.result(0).content
+    said = "timeout must be a number of seconds from 0, or None, not "
+    with FakeServer(loaded=["any"]) as fake, LMStudioClient(fake.url) as client:
+        run = client.llm.get("any").act("x", [tool])
+        for wrong in ("1", -1, math.nan, True, 10**400):
+            for wait in (run.result, run.exception):
+                with pytest.raises(ValueError) as caught:
+                    wait(wrong)
+                assert said == str(caught.value)[: len(said)]
+        assert "x" == run.result(0).content
