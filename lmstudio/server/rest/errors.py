@@ -34,6 +34,7 @@ _CODED: dict[str, tuple[int, str]] = {
     "engine.contextOverflow": (400, "context_length_exceeded"),
     "engine.loadFailed": (503, "model_load_failed"),
     "engine.modelCrashed": (503, "model_crashed"),
+    "engine.notEnoughMemory": (503, "not_enough_memory"),
     "files.tooLarge": (413, "image_too_large"),
     "invalidAnswer": (500, "invalid_answer"),
     "hub.notFound": (404, "model_not_found"),

@@ -204,6 +204,11 @@ class Ongoing:
         finally:
             self._works.pop(work).set_result(None)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server ends."""
+        return self._reason is not None
+
     def check(self) -> None:
         """Raise RestError when the server ends."""
         if self._reason is not None:
@@ -252,10 +257,18 @@ class Endpoint:
         work = asyncio.ensure_future(handler(exchange, asked))
         with self._ongoing.entered(work):
             try:
-                if not await _is_done(exchange, work):
-                    self._ongoing.check()
-            except Exception as exc:
-                await exchange.fail(exc)
+                await self._answer(exchange, work)
+            except asyncio.CancelledError:
+                if not self._ongoing.is_stopping:
+                    raise
+                # A client that does not read its end; uvicorn would log a failure.
+
+    async def _answer(self, exchange: Exchange, work: asyncio.Task[None]) -> None:
+        try:
+            if not await _is_done(exchange, work):
+                self._ongoing.check()
+        except Exception as exc:
+            await exchange.fail(exc)
 
     def _handler(self, scope: Scope) -> Handler:
         handler = self._methods.get(scope["method"])

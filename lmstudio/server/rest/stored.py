@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 
 from ...wire.llm import Message, Part
+from ..peer import encoded
 from .answers import Answer
 from .errors import RestError
 from .messages import call_part
 
-#: How many answers are kept, and characters of the conversations up to them.
+#: How many answers are kept, and characters of them and the conversations before.
 MOST = 256
 MOST_CHARACTERS = 64 * 1024 * 1024
 #: What a message takes besides its text.
@@ -38,7 +39,8 @@ class Stored:
 
     Args:
         most: How many are kept.
-        most_characters: The same for the characters of their conversations.
+        most_characters: The same for the characters of them and the conversations
+            before.
     """
 
     def __init__(self, most: int = MOST, most_characters: int = MOST_CHARACTERS):
@@ -49,7 +51,7 @@ class Stored:
 
     def add(self, name: str, entry: Entry) -> None:
         """Keep an answer under its id, unless it alone is too much."""
-        size = _size(entry.messages)
+        size = _size(entry.messages) + len(encoded(entry.body))
         if size > self._most_characters:
             return
         self._entries[name] = entry, size

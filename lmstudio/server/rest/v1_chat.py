@@ -125,6 +125,7 @@ class _Telling:
         self._load_seconds: float | None = None
         self._output: list[dict[str, Any]] = []
         self._open: str | None = None  # "message" or "reasoning"
+        self._texts: list[str] = []  # of what is open
         self._is_reading = False  # the prompt
 
     async def tell(self, name: str, **fields: Any) -> None:
@@ -188,11 +189,13 @@ class _Telling:
         """End what is open."""
         await self._prompt_done()
         if self._open is not None:
+            self._keep()
             await self.tell(f"{self._open}.end")
             self._open = None
 
     def result(self) -> dict[str, Any]:
         """What there is so far."""
+        self._keep()
         return {"model_instance_id": self._model, "output": self._output}
 
     def stats(self, answer: Answer) -> dict[str, Any]:
@@ -229,8 +232,14 @@ class _Telling:
         self._output.append({"type": kind, "content": ""})
         await self.tell(f"{kind}.start")
 
+    def _keep(self) -> None:
+        """Put what came into the output."""
+        if self._texts:
+            self._output[-1]["content"] += "".join(self._texts)
+            self._texts = []
+
     async def _add(self, content: str) -> None:
-        self._output[-1]["content"] += content
+        self._texts.append(content)
         await self.tell(f"{self._open}.delta", content=content)
 
 

@@ -15,6 +15,7 @@ from lmstudio.server.engine import (
 )
 from lmstudio.server.failures import Failure, instance_gone, no_match
 from lmstudio.server.lookup import ModelNotOnDisk
+from lmstudio.server.memory import NotEnoughMemory
 from lmstudio.server.rest.errors import RestError, refusal, wrong
 from lmstudio.server.sampling import GenerationError
 from lmstudio.wire.common import ModelQuery
@@ -29,6 +30,7 @@ from lmstudio.wire.common import ModelQuery
         (Unloaded("gone"), 503, "model_unloaded"),
         (LoadFailed("no"), 503, "model_load_failed"),
         (ModelCrashed("no"), 503, "model_crashed"),
+        (NotEnoughMemory("x", 9, 5, None, False), 503, "not_enough_memory"),
         (ContextOverflow(9, 5), 400, "context_length_exceeded"),
         (BadRequest("no"), 400, None),
         (GenerationError("no", code="invalidSetting"), 400, "invalid_setting"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -169,26 +170,52 @@ class Counted(list):
             yield step
 
 
-def test_a_slow_reader_holds_back_the_model(served):
-    """What a client does not read is not generated either, and others go on."""
-    steps = Counted(["x" * 1000] * 30_000)
-    served.scripted.scripts.add_reply(Reply(steps))
-    with socket.create_connection(urlsplit(served.url).netloc.split(":")) as slow:
+@contextlib.contextmanager
+def slow_reader(url):
+    """A client that asks for a stream, and reads nothing but its beginning."""
+    with socket.create_connection(urlsplit(url).netloc.split(":")) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         body = json.dumps(chat(stream=True)).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n"
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         slow.sendall(head.encode() + body)
         assert slow.recv(100).startswith(b"HTTP/1.1 200")
-        before = -1
-        while before != steps.taken:
-            before = steps.taken
-            for _ in range(5):
-                assert 200 == served.ask(CHAT, chat()).status
+        yield
+
+
+def wait_for_backlog(url, steps):
+    """Wait until no more steps are taken while others are answered."""
+    before = -1
+    while before != steps.taken:
+        before = steps.taken
+        for _ in range(5):
+            assert 200 == ask(url, CHAT, chat()).status
+
+
+def test_a_slow_reader_holds_back_the_model(served):
+    """What a client does not read is not generated either, and others go on."""
+    steps = Counted(["x" * 1000] * 30_000)
+    served.scripted.scripts.add_reply(Reply(steps))
+    with slow_reader(served.url):
+        wait_for_backlog(served.url, steps)
         assert 0 < steps.taken < len(steps)
         instance = instance_of(served)
         assert ("generating", 1) == instance.status
     assert CANCELLED > seconds_until(lambda: instance.status == ("idle", 0))
+
+
+@pytest.mark.slow
+def test_a_slow_reader_does_not_hold_up_the_end(caplog):
+    """The server ends although a client does not read that it does."""
+    with scripted_server() as scripted:
+        steps = Counted(["x" * 1000] * 30_000)
+        scripted.scripts.add_reply(Reply(steps))
+        with slow_reader(scripted.http):
+            wait_for_backlog(scripted.http, steps)
+            started = time.perf_counter()
+            scripted.server.close()
+            assert 5 > time.perf_counter() - started
+    assert "Exception" not in caplog.text
 
 
 def test_the_end_of_the_server_is_told():

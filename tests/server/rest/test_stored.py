@@ -41,8 +41,15 @@ def test_the_characters_are_bounded():
     stored.add("c", entry("x" * 3000))
     assert ["b"] == names_in(stored, "abc")
     stored.delete("b")
-    stored.add("d", entry("x" * 1500))
+    stored.add("d", entry("x" * 1400))
     assert ["d"] == names_in(stored, "abcd")
+
+
+def test_what_clients_add_counts_as_well():
+    """A response holds what its request said: tools, and whatever is metadata."""
+    stored = Stored(most_characters=2000)
+    stored.add("a", Entry(messages=[], body={"metadata": {"x": "x" * 3000}}))
+    assert [] == names_in(stored, "a")
 
 
 def test_what_is_not_kept():
