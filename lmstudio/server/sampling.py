@@ -256,7 +256,7 @@ class _Given:
                 f"{_row('draft_model').key}: this server takes no draft model for "
                 "one prediction",
                 "The engine reads both models together",
-                "Leave it out",
+                "Leave it out, or load the model with speculative_draft_model",
                 code="unsupportedSetting",
             )
         if self.get("context_prefill"):

@@ -291,7 +291,7 @@ def test_forms_cut_anywhere(data):
         )
     )
 )
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, max_examples=60)
 def test_any_text_is_read(parts):
     """Whatever a model writes, each call has one end, and cuts change nothing."""
     text = "".join(parts)
