@@ -24,6 +24,8 @@ def _plain_number(value: Any) -> int | float | None:
 
     Those of NumPy count as well.
     """
+    if type(value) is float:  # nearly always, and the rest takes longer
+        return value if math.isfinite(value) else None
     if isinstance(value, bool):
         return None
     if isinstance(value, Integral):
