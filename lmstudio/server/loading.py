@@ -182,7 +182,7 @@ def _log_ignored(name: str, value: Any) -> None:
 
 
 def _gpus(split: dict[str, Any]) -> GPUSplit:
-    """Source: docs/wire/config.md, "Acceleration"."""
+    """Source: docs/wire/config.md, "The GPU"."""
     priority, disabled = split["priority"], split["disabledGpus"]
     shares: list[float] = split["customRatio"] if split["strategy"] == "custom" else []
     if disabled and not shares:

@@ -597,3 +597,33 @@ async def test_estimates(bench):
     with pytest.raises(ModelNotOnDisk):
         await bench.registry.estimate("c", "llm", Wanted())
     assert [] == bench.names()
+
+
+@on_a_bench
+async def test_draft_models(bench):
+    """A draft model is found by its key, and has to be a text model."""
+    speculative = "llm.load.llama.speculativeDecoding."
+
+    def config(key):
+        values = {"draftSimple": True, "draftModel": key}
+        fields = [KVField(key=speculative + k, value=v) for k, v in values.items()]
+        return KVConfig(fields=fields)
+
+    await bench.load("a", config=config("b"))
+    await bench.get("b", config=config("a@q4_k_m"))
+    for name, expected in (("c", ModelNotOnDisk), ("text-embed", Failure)):
+        with pytest.raises(expected):
+            await bench.load("a", config=config(name))
+        with pytest.raises(expected):
+            await bench.registry.estimate("a", "llm", Wanted(config=config(name)))
+    assert ["a", "b"] == bench.names()
+
+
+@on_a_bench
+async def test_a_template_of_the_load(bench):
+    """A template given at load is one of all predictions with the model."""
+    template = {"type": "jinja", "jinjaPromptTemplate": {"template": "x"}}
+    field = KVField(key="llm.load.promptTemplate", value=template)
+    instance = await bench.load("a", config=KVConfig(fields=[field]))
+    keys = [field.key for field in instance.operation.fields]
+    assert ["llm.prediction.promptTemplate"] == keys

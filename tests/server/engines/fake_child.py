@@ -122,6 +122,8 @@ def serve(connection: socket.socket, key: str) -> None:
 def answer(path: str, parameter: dict) -> object:
     if path == "/props":
         return {"default_generation_settings": {"n_ctx": 2048}}
+    if path == "/slots":
+        return [{"speculative": True}, {"speculative": False}]
     if path == "/tokenize":
         return {"tokens": [ord(char) for char in parameter["content"]]}
     if path == "/embedding":

@@ -14,6 +14,7 @@ from lmstudio.server.engine import (
     BadRequest,
     ContextOverflow,
     Done,
+    Draft,
     EngineError,
     LoadFailed,
     LoadSettings,
@@ -433,3 +434,16 @@ def test_embedding(path):
 
     assert [0.6, 0.8] == short == fitting  # 800 bytes, but 200 tokens
     assert [1.0, 0.0] == long  # 512 tokens, the last one 0
+
+
+def test_a_draft_model_of_another_vocabulary(path):
+    """llama.cpp takes it in silence and does not use it; here the load fails."""
+
+    async def run():
+        draft = Draft(file=model(path.with_name("small.gguf")))
+        async with loaded(fake_engine(), path, LoadSettings(draft=draft)):
+            pass
+
+    with pytest.raises(LoadFailed, match="vocabularies differ") as caught:
+        asyncio.run(run())
+    assert "same family" in caught.value.suggestion
