@@ -258,7 +258,7 @@ def test_every_form_cut_at_every_place(syntax, text, expected):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, max_examples=60)
 def test_forms_cut_anywhere(data):
     """Each form is read the same wherever its pieces break."""
     syntax, text, expected = data.draw(st.sampled_from(CASES))
