@@ -113,7 +113,7 @@ def test_its_names(client, name):
 def test_what_it_does_can_be_seen(client, embedder):
     """Another thread sees that it embeds; afterwards it is idle."""
     states = []
-    running = threading.Thread(target=embedder.embed, args=(["word " * 400] * 200,))
+    running = threading.Thread(target=embedder.embed, args=(["word " * 100] * 20,))
     running.start()
     while running.is_alive():
         states.append(embedder.get_processing_state().status)
