@@ -324,6 +324,16 @@ def test_errors_before_the_first_word_have_a_status(served):
     assert (400, "context_length_exceeded") == (answer.status, answer.error["code"])
 
 
+def test_a_long_prompt_keeps_the_stream_alive(served):
+    """While a prompt is read there are lines that readers of streams pass over."""
+    served.reply({"type": "promptProcessingProgress", "progress": 0.5}, "a")
+    answer = served.ask(CHAT, chat(stream=True))
+    assert answer.text.startswith(": waiting\n\ndata: ")
+
+    served.reply({"type": "promptProcessingProgress", "progress": 0.5}, "a")
+    assert "a" == served.ask(CHAT, chat()).json["choices"][0]["message"]["content"]
+
+
 def test_errors_in_a_stream_are_its_last_event(served):
     """What fails later ends the stream with an error object."""
     served.reply("a", CRASH)
