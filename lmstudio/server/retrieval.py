@@ -28,8 +28,12 @@ BATCH = 8
 LONGEST, MOST = 100_000, 1000
 #: Most passages in one file.
 MOST_PASSAGES = 100_000
-#: Where a passage may end, the best place first.
-_ENDS = ("\n\n", "\n", ". ", "? ", "! ", "; ", ", ", " ")
+#: Where a passage may end, the best place first, and what part of the passage has to
+#: be in front: a whole paragraph may be short, a torn one not.
+_ENDS = (
+    *(("\n\n", 4), ("\n", 4)),
+    *((". ", 2), ("? ", 2), ("! ", 2), ("; ", 2), (", ", 2), (" ", 2)),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -131,8 +135,8 @@ def _end(text: str, start: int, size: int) -> int:
     """Where the passage that begins somewhere ends: late, and at a good place."""
     if len(text) - start <= size:
         return len(text)
-    for mark in _ENDS:
-        at = text.rfind(mark, start + size // 2, start + size)
+    for mark, part in _ENDS:
+        at = text.rfind(mark, start + size // part, start + size)
         if at >= 0:
             return at + len(mark)
     return start + size

@@ -69,6 +69,7 @@ def test_passages_end_where_readers_would():
     """A paragraph is the best end, then a line, a sentence, a word."""
     assert ["one two", "three four"] == cut("one two\n\nthree four", 12)
     assert ["one two", "three four"] == cut("one two\nthree four", 12)
+    assert ["one", "two three"] == cut("one\n\ntwo three", 12)
     assert ["One two.", "Three four"] == cut("One two. Three four", 12)
     assert ["one two", "three four"] == cut("one two three four", 10)
     assert ["abcd", "efgh", "ij"] == cut("abcdefghij", 4)
