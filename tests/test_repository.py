@@ -352,8 +352,9 @@ def test_bar(repository, stalled, monkeypatch):
     assert terminal.getvalue().endswith("\r")
 
 
-def test_no_bar(repository, stalled, monkeypatch):
+def test_no_bar(repository, hub, monkeypatch):
     """With a callback, or when told so, there is no bar."""
+    hub.fail(FILE, *[Fault(after=10, stall=True)] * 2)
     monkeypatch.setattr("lmstudio.progress.PATIENCE", 0.0)
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
