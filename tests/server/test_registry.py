@@ -3,83 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 import attrs
 import pytest
 
 from lmstudio.server.engine import BadRequest, EngineError, LoadFailed
 from lmstudio.server.failures import Failure
-from lmstudio.server.instances import Instance, Wanted
+from lmstudio.server.instances import Wanted
 from lmstudio.server.lookup import ModelNotOnDisk
-from lmstudio.server.memory import NotEnoughMemory, Policy
-from lmstudio.server.registry import Registry
 from lmstudio.testing.engine import (
-    ScriptedEngine,
     ScriptedModels,
-    Scripts,
     scripted_model,
 )
 from lmstudio.testing.script import NEVER, Await
-from lmstudio.wire.common import KVConfig, KVField, ModelQuery, ModelSpecifier
-
-
-class Bench:
-    """A registry on scripted models, and short ways to use it.
-
-    Attributes:
-        available: Bytes of memory that there are; None for unknown.
-    """
-
-    def __init__(self, **policy):
-        self.scripts = Scripts()
-        self.engine = ScriptedEngine(self.scripts)
-        self.available = None
-        keys = ("a", "b", "text-embed")
-        models = ScriptedModels([scripted_model(key) for key in keys])
-        policy = Policy(available=lambda: self.available, **policy)
-        self.registry = Registry(models, self.engine, policy=policy)
-
-    async def load(self, key, identifier=None, domain="llm", **wanted):
-        load = await self.registry.load(key, domain, Wanted(**wanted), identifier)
-        return await load.instance()
-
-    async def get(self, name, **wanted):
-        found = await self.registry.get_or_load(name, "llm", Wanted(**wanted))
-        return found if isinstance(found, Instance) else await found.instance()
-
-    def find(self, **conditions):
-        specifier = ModelSpecifier(query=ModelQuery(**conditions))
-        return self.registry.find(specifier, "llm")
-
-    def names(self, domain="llm"):
-        return [instance.identifier for instance in self.registry.loaded(domain)]
-
-
-def on_a_bench(test=None, **policy):
-    """Run a coroutine function with a bench, and close the registry after it."""
-    if test is None:
-        return functools.partial(on_a_bench, **policy)
-
-    @functools.wraps(test)
-    def run(**arguments):
-        async def main():
-            bench = Bench(**policy)
-            try:
-                await asyncio.wait_for(test(bench, **arguments), 10)
-            finally:
-                await bench.registry.close()
-            assert [] == bench.names() + bench.names("embedding")
-
-        asyncio.run(main())
-
-    # pytest looks at the names of the parameters, and `bench` is none of its own.
-    signature = inspect.signature(test)
-    rest = [p for name, p in signature.parameters.items() if name != "bench"]
-    run.__signature__ = signature.replace(parameters=rest)
-    return run
+from lmstudio.wire.common import KVConfig, KVField, ModelSpecifier
+from server.registries import on_a_bench
 
 
 @on_a_bench
@@ -503,100 +442,6 @@ async def test_closing_stops_loads(bench):
     with pytest.raises(EngineError):
         await load.instance()
     await bench.registry.close()
-
-
-@on_a_bench
-async def test_models_on_demand_give_way(bench):
-    """A model that loads on demand unloads the idle others that did, of both kinds."""
-    await bench.load("a", "kept")
-    await bench.get("a")  # takes what is there
-    embedder = await bench.registry.get_or_load("text-embed", "embedding", Wanted())
-    assert [] == embedder.evicted
-    embedding = await embedder.instance()
-    load = await bench.registry.get_or_load("b", "llm", Wanted())
-    assert ["text-embed"] == [other.identifier for other in load.evicted]
-    assert [] == bench.names("embedding")  # its name is free at once
-    await load.instance()
-    assert ["kept", "b"] == bench.names()
-    assert not embedding.model.is_loaded
-
-
-@on_a_bench
-async def test_busy_models_stay(bench):
-    """What is in use gives way to nothing, and to the next once it is idle."""
-    busy = await bench.get("a")
-    with bench.registry.use(busy):
-        await bench.get("b")
-        assert ["a", "b"] == bench.names()
-    await bench.registry.unload("b", "llm")
-    await bench.get("b")
-    assert ["b"] == bench.names()
-
-
-@on_a_bench(auto_evict=False)
-async def test_eviction_can_be_switched_off(bench):
-    """Then models on demand stay beside each other."""
-    await bench.get("a")
-    await bench.get("b")
-    assert ["a", "b"] == bench.names()
-
-
-@on_a_bench
-async def test_a_load_that_is_wrong_evicts_nothing(bench):
-    """Settings are looked at before anything is unloaded."""
-    await bench.get("a")
-    wrong = KVConfig(fields=[KVField(key="llm.load.contextLength", value=0)])
-    with pytest.raises(BadRequest):
-        await bench.get("b", config=wrong)
-    assert ["a"] == bench.names()
-
-
-@on_a_bench
-async def test_what_does_not_fit_is_refused(bench):
-    """A model that is larger than the memory is not even begun."""
-    bench.available = 999_999
-    with pytest.raises(NotEnoughMemory) as caught:
-        await bench.load("a")
-    assert (1_000_000, 999_999) == (caught.value.needed, caught.value.available)
-    assert [] == bench.names()
-    bench.available = 1_000_000
-    await bench.load("a")
-
-
-@on_a_bench
-async def test_loads_under_way_count(bench):
-    """Two loads at a time don't both take the same memory."""
-    bench.available = 1_500_000
-    bench.scripts.add_load([0.5, gate := Await()])
-    first = await bench.registry.load("a", "llm", Wanted())
-    async with aclosing(first.follow()) as progress:
-        await anext(progress)
-    with pytest.raises(NotEnoughMemory, match=r"to load b"):
-        await bench.load("b")
-    gate.open()
-    await first.instance()
-    await bench.load("b")
-    assert ["a", "b"] == bench.names()
-
-
-@on_a_bench(guard=False)
-async def test_the_guard_can_be_switched_off(bench):
-    """Then everything is tried."""
-    bench.available = 0
-    await bench.load("a")
-    _, passes = await bench.registry.estimate("a", "llm", Wanted())
-    assert passes
-
-
-@on_a_bench
-async def test_estimates(bench):
-    """What a load would take is told without loading it."""
-    bench.available = 999_999
-    made, passes = await bench.registry.estimate("a", "llm", Wanted())
-    assert (1_000_000, False) == (made.certain, passes)
-    with pytest.raises(ModelNotOnDisk):
-        await bench.registry.estimate("c", "llm", Wanted())
-    assert [] == bench.names()
 
 
 @on_a_bench
