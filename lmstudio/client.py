@@ -119,9 +119,9 @@ class LMStudioClient:
         """The server as ``host:port``."""
         return self._session.address.netloc
 
-    def prepare_image(self, source: Any, name: str | None = None) -> FileHandle:
+    def prepare_image(self, src: Any, name: str | None = None) -> FileHandle:
         """Hand an image to the server; see `Files.prepare_image`."""
-        return self.files.prepare_image(source, name)
+        return self.files.prepare_image(src, name)
 
     def list_downloaded_models(
         self, namespace: str | None = None
@@ -152,7 +152,9 @@ class LMStudioClient:
         """Unload what this client loaded for itself, and close the connections.
 
         Whoever waits for something is released with an error. Safe to repeat, and
-        from any thread.
+        from any thread. Leaving a ``with`` block closes too, and lets predictions end
+        before that which are held and which nobody has iterated over or cancelled:
+        their results can be read behind the block.
         """
         self._ending.come()
 
@@ -186,7 +188,21 @@ class LMStudioClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if exc is None:
+                self._wait_for_predictions()
+        finally:
+            self.close()
+
+    def _wait_for_predictions(self) -> None:
+        """Let end what was asked for in the block and is read behind it.
+
+        Not what somebody iterates, nor what was cancelled: who streams and leaves
+        has had enough.
+        """
+        while not self.is_closed and (pending := self._session.pending()):
+            for prediction in pending:
+                prediction.settled()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (type(self), self._settings.copy())

@@ -171,6 +171,12 @@ class Connection:
             late.put([End("lost", self._ended)])
         return number
 
+    def pending(self) -> list[Any]:
+        """What still wants to be waited for; see `Mailbox.pending`."""
+        with self._state:
+            mailboxes = [*self._mailboxes.values()]
+        return [found for m in mailboxes if (found := m.pending()) is not None]
+
     def send_packet(self, number: int, body: Any) -> None:
         """Send a packet on an open channel; nothing once the channel has ended.
 

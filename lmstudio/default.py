@@ -130,9 +130,9 @@ def list_downloaded_models(
     return get_default_client().list_downloaded_models(namespace)
 
 
-def prepare_image(source: Any, name: str | None = None) -> FileHandle:
+def prepare_image(src: Any, name: str | None = None) -> FileHandle:
     """Hand an image to the default client's server; see `Files.prepare_image`."""
-    return get_default_client().prepare_image(source, name)
+    return get_default_client().prepare_image(src, name)
 
 
 def _after_fork() -> None:

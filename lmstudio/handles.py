@@ -145,11 +145,11 @@ class ModelHandle:
 
     # A str is an Iterable of str as well; it is meant as one text.
     @overload
-    def tokenize(self, text: str) -> list[int]: ...  # type: ignore[overload-overlap]
+    def tokenize(self, input: str) -> list[int]: ...  # type: ignore[overload-overlap]
     @overload
-    def tokenize(self, text: Iterable[str]) -> list[list[int]]: ...
+    def tokenize(self, input: Iterable[str]) -> list[list[int]]: ...
 
-    def tokenize(self, text: str | Iterable[str]) -> list[int] | list[list[int]]:
+    def tokenize(self, input: str | Iterable[str]) -> list[int] | list[list[int]]:
         """Token ids of a text, or of each text of several.
 
         Several texts are sent without waiting for the answers of those before them.
@@ -158,16 +158,16 @@ class ModelHandle:
             LMStudioModelNotFoundError: The model is not loaded.
             LMStudioError: For several texts the error's `index` says which failed.
         """
-        if isinstance(text, str):
-            tokens: list[int] = self._call("tokenize", self._text(text)).tokens
+        if isinstance(input, str):
+            tokens: list[int] = self._call("tokenize", self._text(input)).tokens
             return tokens
-        texts = [self._text(one) for one in checked_texts(text, "tokenize")]
+        texts = [self._text(one) for one in checked_texts(input, "tokenize")]
         where, limit = (self._session, self.namespace, "tokenize"), self._call_time
         return [reply.tokens for reply in call_all(*where, texts, timeout=limit)]
 
-    def count_tokens(self, text: str) -> int:
+    def count_tokens(self, input: str) -> int:
         """How many tokens a text has."""
-        count: int = self._call("countTokens", self._text(text)).token_count
+        count: int = self._call("countTokens", self._text(input)).token_count
         return count
 
     def _text(self, text: str) -> SpecifiedText:

@@ -156,14 +156,14 @@ class Files:
         self._session = session
         self._call_time = call_time
 
-    def prepare_image(self, source: Any, name: str | None = None) -> FileHandle:
+    def prepare_image(self, src: Any, name: str | None = None) -> FileHandle:
         """Hand an image to the server, for use in messages.
 
         The same content is sent once: after that the answer comes at once.
 
         Args:
-            source: A path, bytes, a file opened in binary mode, a data URL, or an
-                image of Pillow.
+            src: A path, bytes, a file opened in binary mode, a data URL, or an image
+                of Pillow.
             name: A name for people; None takes that of the file, or makes one up.
 
         Raises:
@@ -173,7 +173,7 @@ class Files:
             LMStudioFileTooLargeError: The server takes no file of this size.
             LMStudioWebsocketError: The server can't be reached, or was lost.
         """
-        image = read_image(source, name)
+        image = read_image(src, name)
         return upload(self._session, image, self._call_time)
 
 

@@ -36,6 +36,13 @@ class Mailbox:
         self.heard = time.monotonic()
         self._queue.put(batch)
 
+    def pending(self) -> Any:
+        """What still wants to be waited for when its client's block is left; or None.
+
+        A prediction may be it: see there.
+        """
+        return None
+
     def get(self, timeout: float | None = None) -> Batch | None:
         """Wait for the next batch.
 

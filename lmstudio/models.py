@@ -442,7 +442,7 @@ class LLM(Maps, ModelHandle):
         return formatted
 
     def count_tokens(
-        self, text: HistoryLike, *, tools: Iterable[ToolLike] | None = None
+        self, input: HistoryLike, *, tools: Iterable[ToolLike] | None = None
     ) -> int:
         """How many tokens a text has, or a conversation with all that is around it.
 
@@ -450,21 +450,21 @@ class LLM(Maps, ModelHandle):
         two calls. What the model makes of images is not in it.
 
         Args:
-            text: A text, counted as it is; or messages as for `respond`.
+            input: A text, counted as it is; or messages as for `respond`.
             tools: Counts these too, with a conversation.
 
         Raises:
             LMStudioValueError: An argument is wrong; nothing was sent.
             LMStudioModelNotFoundError: The model is not loaded.
         """
-        if not isinstance(text, str):
-            text = self.apply_prompt_template(text, tools=tools)
+        if not isinstance(input, str):
+            input = self.apply_prompt_template(input, tools=tools)
         elif tools is not None:
             raise LMStudioValueError(
                 'tools go with a conversation: write [("user", text)] in place of the'
                 " text"
             )
-        return super().count_tokens(text)
+        return super().count_tokens(input)
 
     def with_images(self, history: History) -> History:
         """The history as it can be sent: with all its images on the server.
@@ -491,11 +491,11 @@ class EmbeddingModel(ModelHandle):
 
     # A str is an Iterable of str as well; it is meant as one text.
     @overload
-    def embed(self, text: str) -> list[float]: ...  # type: ignore[overload-overlap]
+    def embed(self, input: str) -> list[float]: ...  # type: ignore[overload-overlap]
     @overload
-    def embed(self, text: Iterable[str]) -> list[list[float]]: ...
+    def embed(self, input: Iterable[str]) -> list[list[float]]: ...
 
-    def embed(self, text: str | Iterable[str]) -> list[float] | list[list[float]]:
+    def embed(self, input: str | Iterable[str]) -> list[float] | list[list[float]]:
         """The embedding of a text, or of each text of several, in order.
 
         Several texts are sent without waiting for the answers of those before them.
@@ -510,11 +510,11 @@ class EmbeddingModel(ModelHandle):
             LMStudioError: For several texts the error's `index` says which failed.
         """
         where, limit = (self._session, self.namespace, "embedString"), self._timeout
-        if isinstance(text, str):
-            reply = call(*where, self._input(text), timeout=limit)
+        if isinstance(input, str):
+            reply = call(*where, self._input(input), timeout=limit)
             vector: list[float] = reply.embedding
             return vector
-        texts = [self._input(one) for one in checked_texts(text, "embed")]
+        texts = [self._input(one) for one in checked_texts(input, "embed")]
         return [reply.embedding for reply in call_all(*where, texts, timeout=limit)]
 
     def _input(self, text: str) -> EmbedString:

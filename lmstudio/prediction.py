@@ -54,6 +54,13 @@ class _Inbox(Mailbox):
         self._prediction = weakref.ref(prediction)
         self.kept: Prediction[Any] | None = None  # while it has done callbacks
 
+    def pending(self) -> Prediction[Any] | None:
+        """The prediction, if somebody has it and has neither read nor stopped it."""
+        found = self._prediction()
+        if found is None or found.done() or found._stopping or found._iterated:
+            return None
+        return found
+
     def put(self, batch: Batch) -> None:
         item = batch[-1]
         if type(item) is dict and item.get("type") == "fragment":
@@ -151,6 +158,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
         self._parse = parse
         self._stopping = False  # cancel() was called
         self._looked = False  # somebody has met the outcome
+        self._iterated = False  # somebody has begun to
         self._outcome: Outcome | None = None
         self._result: PredictionResult[T] | None = None
         # Guards _outcome, _stopping and the step to done. Held for a moment only:
@@ -180,6 +188,7 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             LMStudioTimeoutError: A time limit ran out, with the text in `partial`.
         """
         fragments, position = self._arrivals.fragments, 0
+        self._iterated = True
         ends_at_cancel = not self._stopping
 
         def is_over() -> bool:
@@ -256,10 +265,15 @@ class Prediction(_Answer[T], Future[PredictionResult[T]]):
             The fragments behind the position; none of them when the prediction has
             ended; None when the time is over, or the wait.
         """
+        self._iterated = True
         more = self._wait_beyond(position, deadline, is_over)
         if more:
             return self._arrivals.fragments[position:]
         return None if more is None or is_over() else ()
+
+    def settled(self) -> None:
+        """Wait for the end, whatever it is; who asks for the result learns of it."""
+        self._wait_for_end(None)
 
     def _wait_for_end(self, timeout: float | None) -> None:
         limit = checked_seconds(timeout, "timeout", zero=True)

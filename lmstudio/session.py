@@ -267,6 +267,12 @@ class Session:
         """Whether there is something to close."""
         return bool(self._connections)
 
+    def pending(self) -> list[Any]:
+        """What runs and wants to be waited for; see `Mailbox.pending`."""
+        with self._state:
+            connections = [*self._connections.values()]
+        return [found for c in connections for found in c.pending()]
+
     def shadow(self) -> Session:
         """The same session as another object, for finalizers of this one.
 

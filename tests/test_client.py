@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import copy
 import gc
 import os
@@ -21,7 +22,7 @@ from lmstudio import (
     LMStudioValueError,
     LMStudioWebsocketError,
 )
-from lmstudio.testing import AWAIT_CANCEL, NEVER, Await
+from lmstudio.testing import AWAIT_CANCEL, DROP, NEVER, Await
 from scripts import is_cancel, run
 
 TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
@@ -158,6 +159,75 @@ def test_close_releases_who_waits(fake):
     assert ["the client was closed"] * 2 == [error.reason for error in lost]
     # What only reads would have been asked again, if that were possible.
     assert isinstance(errors[2], LMStudioRuntimeError)
+
+
+def test_results_are_read_behind_the_block(fake):
+    """Its end waits for what was asked for in it and is held."""
+    gate = Await()
+    fake.reply(["a", gate, "b"])
+    released = []
+    with LMStudioClient(fake.host) as client:
+        prediction = client.llm.get("any").respond("x")
+        assert gate.reached.wait(5)
+        watcher = threading.Thread(
+            target=lambda: (waits_in_exit(prediction), released.append(1), gate.open())
+        )
+        watcher.start()
+
+    watcher.join(5)
+    assert [1] == released
+    assert "ab" == prediction.content
+
+
+def waits_in_exit(prediction):
+    """Return when the main thread waits for a prediction."""
+    main = threading.main_thread().ident
+    while prediction._arrivals._turn.get("taker") != main:
+        pass
+
+
+def test_failures_are_told_behind_the_block(fake):
+    """What went wrong is told to who asks for the result, not by the block's end."""
+    gate = Await()
+    fake.reply(["a", gate, DROP])
+    with LMStudioClient(fake.host) as client:
+        prediction = client.llm.get("any").respond("x")
+        assert gate.reached.wait(5)
+        gate.open()
+
+    with pytest.raises(LMStudioWebsocketError):
+        prediction.result()
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda prediction: next(iter(prediction)),
+        lambda prediction: prediction.cancel(),
+        lambda prediction: 1 / 0,
+    ],
+    ids=["iterated", "cancelled", "exception"],
+)
+def test_what_is_not_waited_for(fake, leave):
+    """Who streams, cancels, or leaves with an exception has had enough."""
+    fake.reply(["a", NEVER])
+    with contextlib.suppress(ZeroDivisionError), LMStudioClient(fake.host) as client:
+        prediction = client.llm.get("any").respond("x")
+        fake.wait_for_call("predict")
+        leave(prediction)
+
+    assert client.is_closed
+
+
+def test_closed_inside_its_block(fake):
+    """A block whose client is closed has nothing to wait for."""
+    fake.reply(["a", NEVER])
+    with LMStudioClient(fake.host) as client:
+        prediction = client.llm.get("any").respond("x")
+        client.close()
+
+    with pytest.raises(LMStudioWebsocketError):
+        prediction.result()
 
 
 def test_close_from_many_threads(fake):

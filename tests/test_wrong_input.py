@@ -128,8 +128,8 @@ CALLS = {
         ["history", "opts", "omit_bos_token", "omit_eos_token", "tools"],
     ),
     "count_tokens": (
-        lambda c, **k: c.llm.get("any").count_tokens(**{"text": "x", **k}),
-        ["text", "tools"],
+        lambda c, **k: c.llm.get("any").count_tokens(**{"input": "x", **k}),
+        ["input", "tools"],
     ),
     "tokenize": (lambda c, text: c.llm.get("any").tokenize(text), ["text"]),
     "embed": (lambda c, text: c.embedding.get("text-embed").embed(text), ["text"]),
@@ -157,8 +157,8 @@ CALLS = {
     "downloaded": (lambda c, **k: c.system.list_downloaded_models(**k), ["domain"]),
     "loaded": (lambda c, **k: c.list_loaded_models(**k), ["namespace"]),
     "prepare_image": (
-        lambda c, **k: c.prepare_image(**{"source": PNG, **k}),
-        ["source", "name"],
+        lambda c, **k: c.prepare_image(**{"src": PNG, **k}),
+        ["src", "name"],
     ),
     "stream_logs": (lambda c, **k: c.diagnostics.stream_logs(**k), ["on_log"]),
     "client": (
