@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ import hypothesis
 import pytest
 
 from hub_server import HubServer, hub_server
-from leftovers import Processes, nothing_left
+from leftovers import Processes, nothing_kept, nothing_left
 from lmstudio import LLM, LMStudioClient
 from lmstudio.testing import FakeServer
 
@@ -41,6 +44,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if model is not None and not Path(model).is_file():
             raise pytest.UsageError(f"{name} is {model!r}, which is not a file")
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
+    # Temporary files of this run have a folder of their own, so that none is missed;
+    # pytest's stay where they are looked for after a failure.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lmstudio-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the folder of temporary files; what matters has been reported."""
+    shutil.rmtree(tempfile.gettempdir())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -121,7 +133,20 @@ def nothing_left_behind() -> Iterator[None]:
     this fixture in its own conftest.py.
     """
     try:
-        with nothing_left(Processes(os.environ[RUN_VARIABLE]), PATIENCE):
+        with nothing_left(processes_of(os.environ[RUN_VARIABLE]), PATIENCE):
             yield
     except AssertionError as exc:
         pytest.fail(str(exc), pytrace=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_kept_behind() -> Iterator[None]:
+    """Fail a file whose tests leave sockets, files or temporary files behind."""
+    try:
+        with nothing_kept(Path(tempfile.gettempdir()), PATIENCE):
+            yield
+    except AssertionError as exc:
+        pytest.fail(str(exc), pytrace=False)
+
+
+processes_of = functools.cache(Processes)

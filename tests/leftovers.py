@@ -1,13 +1,15 @@
-"""Finds threads and processes that a test left running."""
+"""Finds threads, processes, sockets and files that tests left behind."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 
@@ -41,6 +43,43 @@ def nothing_left(processes: Processes, patience: float) -> Iterator[None]:
         raise AssertionError(f"left running: {', '.join(left)}")
 
 
+@contextlib.contextmanager
+def nothing_kept(folder: Path, patience: float) -> Iterator[None]:
+    """Fail when the block keeps a file descriptor or a temporary file for itself.
+
+    Args:
+        folder: Where temporary files are made.
+        patience: Seconds that what others close may take.
+
+    Raises:
+        AssertionError: Something is left; temporary files stay where they are.
+    """
+    open_before, files_before = open_files(), set(os.listdir(folder))
+    yield
+    if open_files() - open_before:
+        gc.collect()  # what nobody holds is closed; seldom needed, and slow
+    deadline = time.monotonic() + patience
+    while new := open_files() - open_before:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.01)  # a thread that ends closes its own
+    left = sorted(f"{what} (file descriptor {number})" for number, what in new)
+    files = set(os.listdir(folder)) - files_before
+    left += sorted(f"temporary file {name}" for name in files)
+    if left:
+        raise AssertionError(f"left open or lying about: {', '.join(left)}")
+
+
+def open_files() -> set[tuple[int, str]]:
+    """Number and target of each file descriptor; nothing outside Linux."""
+    folder = f"{PROC}/self/fd"
+    found = set()
+    for number in os.listdir(folder) if LINUX else ():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add((int(number), os.readlink(f"{folder}/{number}")))
+    return found
+
+
 @attrs.frozen
 class Process:
     """A running process.
@@ -68,11 +107,15 @@ class Processes:
     def __init__(self, mark: str) -> None:
         self._mark = mark.encode()
         self._started = int(_stat(os.getpid())[19]) if LINUX else 0
+        # Numbers of processes that are older than the run. They need no second look:
+        # a number is given again only after all the others.
+        self._older = {os.getpid()}
 
     def running(self) -> set[Process]:
         """Those that run at the moment, and those that nobody has waited for."""
-        numbers = [int(n) for n in os.listdir(PROC) if n.isdigit()] if LINUX else []
-        found = (self._look(number) for number in numbers if number != os.getpid())
+        numbers = {int(n) for n in os.listdir(PROC) if n.isdigit()} if LINUX else set()
+        self._older &= numbers
+        found = (self._look(number) for number in numbers - self._older)
         return {process for process in found if process is not None}
 
     def end_new(self, before: set[Process], patience: float) -> list[str]:
@@ -107,7 +150,8 @@ class Processes:
         try:
             fields = _stat(number)
             parent, started = int(fields[1]), int(fields[19])
-            if started < self._started:  # older than the run; most are
+            if started < self._started:  # most are
+                self._older.add(number)
                 return None
             ours = self._mark in _read(number, "environ")
             command = _read(number, "cmdline").replace(b"\0", b" ").decode()

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import lmstudio
+from ids import stable
 from lmstudio import (
     Chat,
     FileHandle,
@@ -409,7 +410,7 @@ def test_empty_histories():
         (lambda: Chat().add_tool_results("2"), "results must be a list, not '2'"),
         (lambda: Chat().add_tool_results([]), "the content of message 0 has no parts"),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_what_is_wrong_is_refused_where_it_enters(make, error):
     """The error says which message and part, and nothing is added."""

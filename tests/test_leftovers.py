@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -9,7 +11,7 @@ import uuid
 
 import pytest
 
-from leftovers import LINUX, Processes, nothing_left
+from leftovers import LINUX, Processes, nothing_kept, nothing_left
 
 #: Says that it runs, then waits until its standard input ends.
 WAITER = "import sys; print('up', flush=True); sys.stdin.read()"
@@ -105,3 +107,52 @@ def test_a_process_is_found():
         child = start(WAITER)
     with child:
         pass
+
+
+@linux
+def test_a_socket_is_found(tmp_path):
+    """A block that keeps a socket fails with its number."""
+    with (
+        pytest.raises(
+            AssertionError, match=r"socket:\[\d+\] \(file descr"
+        ),
+        nothing_kept(tmp_path, 0.0),
+    ):
+        kept = socket.socket()
+    kept.close()
+
+
+@linux
+def test_what_another_thread_closes_in_time_is_not_kept(tmp_path):
+    """Sockets may be closed a moment after the block."""
+    with nothing_kept(tmp_path, 10.0):
+        opened = socket.socket()
+        closer = threading.Timer(0.05, opened.close)
+        closer.start()
+    closer.join()
+
+
+def test_a_temporary_file_is_found(tmp_path):
+    """A block that leaves a temporary file behind fails with its name."""
+    (tmp_path / "before").touch()
+    with (
+        pytest.raises(AssertionError, match=r"temporary file forgotten$"),
+        nothing_kept(tmp_path, 0.0),
+    ):
+        (tmp_path / "forgotten").touch()
+
+
+@linux
+def test_older_processes_are_looked_at_once(monkeypatch):
+    """What is older than the run needs no second look, and what is new gets one."""
+    processes = Processes(uuid.uuid4().hex)
+    processes.running()
+    seen: list[int] = []
+    look = processes._look
+    monkeypatch.setattr(processes, "_look", lambda n: seen.append(n) or look(n))
+    with start(WAITER) as child:
+        processes.running()
+        child.communicate("")
+
+    assert child.pid in seen
+    assert os.getppid() not in seen

@@ -7,6 +7,7 @@ from collections.abc import MutableSequence
 
 import pytest
 
+from ids import stable
 from lmstudio import Chat, LMStudioTypeError, LMStudioValueError, ToolCallRequest
 from lmstudio.messages import to_history
 
@@ -157,7 +158,7 @@ def test_histories_are_cheap(chat):
         (lambda c: c.__setitem__(1, "Hi"), "message 1 is a text, and it is not said "),
         (lambda c: c.__setitem__(slice(2), ["Hi"]), "message 0 is a text, and it is "),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_what_is_wrong_changes_nothing(chat, change, error):
     """What can't be a message is refused, and all stays as it was."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
+from ids import stable
 from lmstudio import LMStudioTypeError, LMStudioValueError
 from lmstudio.messages import to_history
 from lmstudio.result import fragment_from_wire
@@ -47,7 +48,7 @@ HI = [text("user", "Hi")]
         {"messages": [{"role": "user", "content": "Hi"}]},
         {"messages": ("Hi",), "model": "gpt"},
     ],
-    ids=lambda given: str(given)[:40],
+    ids=stable,
 )
 def test_forms(given):
     """All of these are one message of the user."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ids import stable
 from lmstudio import FileHandle, LMStudioValueError, ToolCallRequest
 from lmstudio.parts import (
     PendingImage,
@@ -31,7 +32,7 @@ TEXT = Part(type="text", text="Hi")
         (iter(["Hi"]), [TEXT]),
         ([], []),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_contents(content, parts):
     """A content is a text, a part, or several of these."""
@@ -102,7 +103,7 @@ def test_arguments_are_checked_and_copied():
         (result_part, TEXT, 'it must be {"content": "...", "toolCallId": "..."}'),
         (result_part, {"content": 2}, "it is no toolCallResult: "),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_what_is_wrong(read, given, error):
     """The error says what is wrong with which part."""

@@ -14,6 +14,7 @@ import pydantic
 import pytest
 from hypothesis import strategies as st
 
+from ids import stable
 from lmstudio.schema import shape_of
 from shapes import accepts, through
 
@@ -78,7 +79,7 @@ class Pair(NamedTuple):
         ),
         (Annotated[int, object()], {"type": "integer"}),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_what_annotated_says(kind, schema):
     """Limits in the words of the usual libraries, and descriptions; no more."""

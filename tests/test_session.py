@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ids import stable
 from lmstudio import LMStudioClient, discovery
 from lmstudio import session as module
 from lmstudio.address import Address
@@ -119,7 +120,7 @@ def test_wrong_tokens_are_not_repeated(token, monkeypatch):
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("given", [5, b"bytes", [], 0, False, {}, object()], ids=repr)
+@pytest.mark.parametrize("given", [5, b"bytes", [], 0, False, {}, object()], ids=stable)
 def test_credentials_are_texts(given):
     """Nothing else is one, also not what counts as False; it is not repeated."""
     for position, problem in enumerate(

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 
+from ids import stable
 from lmstudio import LMStudioTypeError
 from lmstudio.signatures import (
     check_sync,
@@ -79,7 +80,7 @@ def wrapped(*args, **kwargs):
             [],
         ),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_kinds_of_functions(function, name, docstring, parameters):
     """Each kind has a name, a docstring, and the parameters that are left, hinted."""

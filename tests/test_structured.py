@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ids import stable
 from lmstudio import LMStudioOutputError, LMStudioTypeError, LMStudioValueError
 from lmstudio.structured import checked_schema, to_setting
 
@@ -65,7 +66,7 @@ class Plain:
         ),
         ({"type": "none"}, {"type": "none"}),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_settings(given, setting):
     """All of these can be asked for."""
@@ -147,7 +148,7 @@ CIRCLE["properties"] = {"a": CIRCLE}
             f"structured asks for two things at once; {RIGHT}",
         ),
     ],
-    ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
+    ids=stable,
 )
 def test_wrong_wishes(given, error):
     """What can't be asked for is refused before anything is sent."""

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 
+from ids import stable
 from lmstudio.wire import checks
 
 PERCENT = checks.number(0, 1)
@@ -72,7 +73,7 @@ class Policy(Enum):
         (checks.logit_bias, {"5": 1}, [[5, 1]]),
         (checks.logit_bias, [], []),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=stable,
 )
 def test_right_values(check, value, expected):
     """A right value comes back in its wire form, and of the right type."""

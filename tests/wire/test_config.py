@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from ids import stable
 from lmstudio.errors import LMStudioValueError, shown
 from lmstudio.wire import checks
 from lmstudio.wire.common import KVConfig, KVField, KVLayer, KVStack
@@ -317,7 +318,7 @@ def test_raw_settings(table):
         {"x": object()},
         {"\ud800": 1},
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_wrong_raw_settings(raw):
     """What is no JSON can't travel."""

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from ids import stable
 from lmstudio.wire import shapes
 from lmstudio.wire.checks import integer, string
 
@@ -148,7 +149,7 @@ MIROSTAT = {"version": 2, "learningRate": 0.1, "targetEntropy": 5}
             [{"type": "jsonFile", "absPath": "/a"}],
         ),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=stable,
 )
 def test_right_values(check, value, expected):
     """Either spelling, parts left out and short forms become the whole."""
@@ -268,7 +269,7 @@ IN_TOOLS = "a mapping whose tools is a list of tools, each a mapping "
         ),
         (shapes.context_prefill, {"type": "jsonFile"}, "a list of files"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=stable,
 )
 def test_wrong_values(check, value, right):
     """The error says which field is wrong, and what would be right."""
