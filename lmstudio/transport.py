@@ -22,6 +22,8 @@ from .errors import LMStudioClientError
 READ_SIZE = 65536
 #: Seconds without a single byte taken by the server before a send is given up.
 SEND_STALL = 60.0
+#: The same when nothing is heard from it either: no ping can go out in mid-frame.
+SEND_SILENT = 25.0
 #: Seconds that a stalled sender waits before it looks whether it should stop.
 SLICE = 0.2
 #: Bytes that one TLS record holds at most.
@@ -207,7 +209,7 @@ class Transport:
 
         Raises:
             TransportEnded: The connection is over, or the server took nothing for
-                `SEND_STALL` seconds.
+                `SEND_STALL` seconds, or `SEND_SILENT` if it says nothing either.
         """
         frame = _frame(_TEXT, payload)
         with self._sending:
@@ -230,8 +232,11 @@ class Transport:
             if sent:
                 view, stalled_since = view[sent:], time.monotonic()
                 continue
-            if time.monotonic() - stalled_since > SEND_STALL:
+            now = time.monotonic()
+            if now - stalled_since > SEND_STALL:
                 raise TransportEnded(f"the server read nothing for {SEND_STALL:g} s")
+            if now - max(stalled_since, self.heard) > SEND_SILENT:
+                raise TransportEnded(f"no sign of life for {SEND_SILENT:g} s")
             # Short waits, so that a close from another thread is noticed.
             _wait(self._sock, selectors.EVENT_WRITE, SLICE)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -201,6 +202,19 @@ def test_a_server_that_takes_nothing_is_given_up(monkeypatch):
         assert "the server read nothing for 0.3 s" == str(sending.exception(PATIENCE))
         with pytest.raises(TransportEnded, match="the client was closed"):
             transport.read()
+
+
+def test_a_silent_server_that_takes_nothing_is_given_up_sooner(monkeypatch):
+    """No ping goes out in mid-frame: there silence is death, and words are life."""
+    monkeypatch.setattr(module, "SEND_SILENT", 0.3)
+    monkeypatch.setattr(module, "SLICE", 0.05)
+    with stuck() as (transport, peer, sending):
+        peer.send(frame(TEXT, b"still here"))
+        assert [b"still here"] == transport.read()
+        heard = transport.heard
+
+        assert "no sign of life for 0.3 s" == str(sending.exception(PATIENCE))
+        assert time.monotonic() - heard > 0.3
 
 
 @pytest.mark.skipif(
