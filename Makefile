@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check lint format types pyright unit wheel interop bench load docs clean help
-.PHONY: coverage model FORCE
+.PHONY: coverage soak model FORCE
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -73,6 +73,9 @@ bench: .venv/test.made model  ## speed and overhead, next to the engine and the 
 
 load: .venv/test.made model  ## 32 clients that stream at once, next to llama.cpp's server
 	@$(WITH_MODELS) "$(TEST)" tests/bench/load.py $(ARGS)
+
+soak: .venv/test.made  ## thousands of predictions and clients: nothing may grow
+	@"$(TEST)" tests/soak.py $(ARGS)
 
 coverage: .venv/test.made  ## what the tests of each module alone reach of it
 	@"$(TEST)" tests/coverage_by_module.py $(ARGS)
