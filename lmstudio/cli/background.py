@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -33,6 +34,8 @@ OURS = (
 )
 #: Names a server's token, as `lmstudio.server` reads it.
 TOKEN_VARIABLE = "LMSTUDIO_SERVER_API_TOKEN"
+#: Options of a server that are on or off, and that its info file does not tell.
+FLAGS = ("--no-auto-evict", "--no-memory-guard")
 #: Lines of the log's end that an error shows.
 LOG_LINES = 5
 
@@ -74,6 +77,14 @@ class Server:
         from lmstudio.server import ports
 
         return self.bind is not None and not ports.is_loopback(self.bind)
+
+    @property
+    def flags(self) -> list[str] | None:
+        """Which of `FLAGS` it was started with, None when that can't be told."""
+        command = "" if self.pid is None else processes.command_of(self.pid)
+        if not command:
+            return None
+        return [flag for flag in FLAGS if flag in command.split()]
 
     @property
     def is_in_background(self) -> bool:
@@ -133,18 +144,26 @@ def starting() -> contextlib.AbstractContextManager[bool]:
     return locks.only_one(log_file().with_name("server.lock"), lambda: None)
 
 
-def start(port: int, bind: str, cors: bool, token: str | bool | None = None) -> Server:
+def start(
+    port: int,
+    bind: str,
+    cors: bool,
+    token: str | bool | None = None,
+    flags: Sequence[str] = (),
+) -> Server:
     """Start a server that outlives this process, and wait until it answers.
 
     Args:
         port: 0 for a free one.
         token: An API token that clients must have; True for those that are saved,
             False for none, None for what fits `bind`.
+        flags: Some of `FLAGS`.
 
     Raises:
         Failure: It did not come up; it does not run any more.
     """
-    arguments = [*arguments_of(port, bind, cors, token), "--log-file", str(log_file())]
+    options = arguments_of(port, bind, cors, token, flags)
+    arguments = [*options, "--log-file", str(log_file())]
     child = _spawn([*COMMAND, *arguments], token)
     try:
         found = processes.wait_for(
@@ -169,16 +188,20 @@ def start(port: int, bind: str, cors: bool, token: str | bool | None = None) -> 
 
 
 def arguments_of(
-    port: int, bind: str, cors: bool, token: str | bool | None
+    port: int,
+    bind: str,
+    cors: bool,
+    token: str | bool | None,
+    flags: Sequence[str] = (),
 ) -> list[str]:
     """What a server is started with; a token's text is not among it.
 
     Others see the arguments of a process. Its environment is its user's.
     """
-    flags = {"--cors": cors, "--api-token": token is True}
-    flags["--no-api-token"] = token is False
-    chosen = [flag for flag, is_on in flags.items() if is_on]
-    return ["--port", str(port), "--bind", bind, *chosen]
+    switches = {"--cors": cors, "--api-token": token is True}
+    switches["--no-api-token"] = token is False
+    chosen = [switch for switch, is_on in switches.items() if is_on]
+    return ["--port", str(port), "--bind", bind, *chosen, *flags]
 
 
 def stop(server: Server) -> bool:

@@ -17,6 +17,8 @@ from .output import note
 
 #: Seconds that a model stays loaded without use, as officially.
 TTL = 3600.0
+#: What ``--reasoning`` takes.
+REASONING = ("on", "off")
 
 
 @click.command()
@@ -32,6 +34,11 @@ TTL = 3600.0
     metavar="SECONDS",
     help="Unload the model after so much idleness, if this loads it.",
 )
+@click.option(
+    "--reasoning",
+    type=click.Choice(REASONING),
+    help="Whether the model thinks first, where it leaves one the choice.",
+)
 @click.option("--yes", "-y", is_flag=True, help="Ask nothing: the answer is yes.")
 @click.option("--dont-fetch-catalog", is_flag=True, hidden=True, help="There is none.")
 @server_options
@@ -41,6 +48,7 @@ def chat(
     system_prompt: str | None,
     stats: bool,
     ttl: float,
+    reasoning: str | None,
     yes: bool,
     dont_fetch_catalog: bool,
     host: str | None,
@@ -61,6 +69,8 @@ def chat(
     with _serving(host, port, yes) as client:
         found = find_llm(client, model, ttl, yes)
         talk = Talk(client, found, ttl=ttl, with_stats=stats, yes=yes)
+        if reasoning is not None:
+            talk.thinks = reasoning == "on"
         if system_prompt:
             talk.chat.add_system_prompt(system_prompt)
         if text is None:

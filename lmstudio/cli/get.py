@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import click
 
+import lmstudio
+
+from .choices import can_ask
 from .client import server_options
 from .failures import INTERRUPTED, NOT_FOUND, WRONG_USAGE, Failure
 from .home import check_home
-from .hub import Choice, Source, source
+from .hub import Choice, Source, served, source
 from .output import note, print_json, print_table, progress_bar, say, size_text
 
 #: Results that a search shows.
@@ -65,6 +68,23 @@ def get(
         if "/" not in name:
             name = _searched(hub, name, select=select, yes=yes)
         _download(hub, name, select=select, as_json=as_json)
+
+
+def fetch(name: str, client: lmstudio.LMStudioClient, *, yes: bool = False) -> None:
+    """Download what a name means, through a server that is connected.
+
+    Raises:
+        Failure: There is no such model, or it can't be had.
+    """
+    from lmstudio.server.starters import STARTERS
+
+    if name in STARTERS:
+        _fetch_starter(name, as_json=False)
+        return
+    hub = served(client)
+    if "/" not in name:
+        name = _searched(hub, name, select=can_ask() and not yes, yes=yes)
+    _download(hub, name, select=False, as_json=False)
 
 
 def _fetch_starter(name: str, as_json: bool) -> None:

@@ -69,7 +69,12 @@ def source(host: str | None, port: int | None) -> Iterator[Source]:
         yield _Alone()
         return
     with connected(host, port) as client:
-        yield _Served(client)
+        yield served(client)
+
+
+def served(client: lmstudio.LMStudioClient) -> Source:
+    """The hub through the server of a client."""
+    return _Served(client)
 
 
 class _Base:

@@ -22,6 +22,7 @@ def find_model(
     kinds: Collection[str] = KINDS,
     exact: bool = False,
     yes: bool = False,
+    local: bool = False,
 ) -> tuple[str, str]:
     """The key of a model on the server's disk, and its kind.
 
@@ -31,11 +32,14 @@ def find_model(
         kinds: The kinds that will do.
         exact: A part will not do.
         yes: Ask nothing; the first of several will do.
+        local: Only models of the server's own machine, and none that it reaches.
 
     Raises:
         Failure: None fits, or several and nobody can be asked.
     """
     models = [m for m in client.system.list_downloaded_models() if m.type in kinds]
+    if local:
+        models = [model for model in models if model.device_identifier is None]
     if name is None:
         return _one_of(models, "models are on disk", yes)
     for model in models:
@@ -51,6 +55,8 @@ def find_model(
     fitting = [m for m in models if part in f"{m.model_key}\n{m.path}".lower()]
     if fitting:
         return _one_of(fitting, f"models fit {name!r}", yes)
+    if local:
+        raise Failure(f"no model of the server's machine fits {name!r}", NOT_FOUND)
     return name, "llm"  # the server knows what to say, and more names than we do
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import click
 
@@ -63,6 +64,16 @@ def server(ctx: click.Context) -> None:
     help="Ask clients for this token, or for one that is saved in the home folder.",
 )
 @click.option("--no-api-token", is_flag=True, help="Let in everyone who reaches it.")
+@click.option(
+    "--no-auto-evict",
+    is_flag=True,
+    help="Keep models that were loaded on demand when another one is.",
+)
+@click.option(
+    "--no-memory-guard",
+    is_flag=True,
+    help="Load models even if they don't seem to fit into memory.",
+)
 @click.option("--foreground", is_flag=True, help="Run in this terminal until Ctrl-C.")
 @click.pass_context
 def start(
@@ -72,6 +83,8 @@ def start(
     cors: bool,
     api_token: str | None,
     no_api_token: bool,
+    no_auto_evict: bool,
+    no_memory_guard: bool,
     foreground: bool,
 ) -> None:
     """Start the server in the background, and return when it answers.
@@ -81,22 +94,15 @@ def start(
       lms server start --port 8080
     """
     token = _token(api_token, no_api_token)
+    chosen = zip(background.FLAGS, (no_auto_evict, no_memory_guard), strict=True)
+    flags = [flag for flag, is_on in chosen if is_on]
     if foreground:
-        ctx.exit(_run(port, bind, cors, token))
-    found, was_running = start_in_background(port, bind, cors, token)
+        ctx.exit(_run(port, bind, cors, token, flags))
+    found, was_running = start_in_background(port, bind, cors, token, flags)
     state = "is running already" if was_running else "is running"
     say(f"The server {state} at {found.address}")
-    if found.is_open and token is False:
-        note(
-            f"Everyone who reaches port {found.port} of {found.bind} can use the"
-            " server: it asks for no token; `lms server stop` ends it"
-        )
-    elif token is True or (found.is_open and token is None):
-        from lmstudio.server.tokens import tokens_file
-
-        note(f"Clients need an API token of {tokens_file()}; `lms` takes it from there")
-    elif isinstance(token, str):
-        note("Clients need that API token, `lms` too: in the variable LM_API_TOKEN")
+    if found.is_open or token:
+        note(_who_may_come(found, token))
 
 
 @server.command()
@@ -153,11 +159,13 @@ def start_in_background(
     bind: str = "127.0.0.1",
     cors: bool = False,
     token: str | bool | None = None,
+    flags: Sequence[str] = (),
 ) -> tuple[Server, bool]:
     """The server of this home folder, started if it does not run.
 
     Args:
         token: As for `background.start`.
+        flags: Likewise.
 
     Returns:
         The server, and whether it ran already.
@@ -166,9 +174,9 @@ def start_in_background(
         Failure: It does not come up, or another one runs.
     """
     with background.starting():
-        found = _running(port, bind, cors)
+        found = _running(port, bind, cors, flags)
         if found is None:
-            return background.start(port, bind, cors, token), False
+            return background.start(port, bind, cors, token, flags), False
         _check_token(found, token)
         return found, True
 
@@ -196,22 +204,48 @@ def _check_token(found: Server, token: str | bool | None) -> None:
     Raises:
         Failure: It does.
     """
+    from lmstudio.server.tokens import new_token
+
     if token is None:
         return
-    try:
-        with lmstudio.LMStudioClient(
-            found.address, client_identifier="lms-stranger", client_passkey="none"
-        ) as client:
-            client.system.get_version()
-        asks = False
-    except lmstudio.LMStudioAuthenticationError:
-        asks = True
+    asks = not _lets_in(found, new_token().text)
     if asks != (token is not False):
         how = "asks for an API token" if asks else "asks for no API token"
         raise Failure(
             f"the server at {found.address} runs already, and {how}: stop it first"
             " with `lms server stop`"
         )
+
+
+def _lets_in(found: Server, token: str) -> bool:
+    """Whether a server takes clients with an API token."""
+    try:
+        with lmstudio.LMStudioClient(found.address, api_token=token) as client:
+            client.system.get_version()
+    except lmstudio.LMStudioAuthenticationError:
+        return False
+    return True
+
+
+def _who_may_come(found: Server, token: str | bool | None) -> str:
+    """What the owner of a server has to know of its tokens, one line.
+
+    The server is asked: one that ran already may have been started otherwise.
+    """
+    from lmstudio.server.tokens import new_token, saved, tokens_file
+
+    if _lets_in(found, new_token().text):
+        return (
+            f"Everyone who reaches port {found.port} of {found.bind} can use the"
+            " server: it asks for no token; `lms server stop` ends it"
+        )
+    known = [] if isinstance(token, str) else saved()
+    if known and _lets_in(found, known[0].text):
+        return (
+            f"Clients need an API token of {tokens_file()}; `lms` takes it from there"
+        )
+    what = "that API token" if isinstance(token, str) else "the API token it began with"
+    return f"Clients need {what}, `lms` too: in the variable LM_API_TOKEN"
 
 
 def running_server() -> Server | None:
@@ -243,7 +277,9 @@ def status_text(found: Server | None) -> str:
     return f"The server is running at {found.address}{process}"
 
 
-def _running(port: int, bind: str, cors: bool) -> Server | None:
+def _running(
+    port: int, bind: str, cors: bool, flags: Sequence[str] = ()
+) -> Server | None:
     """The server that runs where one is to be started; None if it can be.
 
     Raises:
@@ -254,25 +290,7 @@ def _running(port: int, bind: str, cors: bool) -> Server | None:
 
     known = background.written_down()
     if known is not None and known.is_in_background:
-        if port not in (0, known.port):
-            raise Failure(
-                f"a server runs already at {known.address} (process {known.pid});"
-                " `lms server stop` ends it, and with LMSTUDIO_HOME set to another"
-                " folder a second one can run"
-            )
-        if not known.answers:
-            raise Failure(
-                f"the server at {known.address} (process {known.pid}) does not answer;"
-                " `lms server stop` ends it"
-            )
-        address = ports.bound_address(bind)
-        if known.bind not in (None, address) or known.cors not in (None, cors):
-            pages = "web pages let in" if known.cors else "no web pages let in"
-            raise Failure(
-                f"the server at {known.address} (process {known.pid}) runs with other"
-                f" options (it listens on {known.bind}, {pages}): stop it first with"
-                " `lms server stop`"
-            )
+        _check_options(known, port, bind, cors, flags)
         return known
     there = Server(ports.reachable(bind), port)
     if port and there.answers:
@@ -281,15 +299,53 @@ def _running(port: int, bind: str, cors: bool) -> Server | None:
     return None
 
 
-def _run(port: int, bind: str, cors: bool, token: str | bool | None) -> int:
+def _check_options(
+    known: Server, port: int, bind: str, cors: bool, flags: Sequence[str]
+) -> None:
+    """Refuse a server that runs and is not the one that is asked for.
+
+    Raises:
+        Failure: It has other options, or does not answer.
+    """
+    from lmstudio.server import ports
+
+    if port not in (0, known.port):
+        raise Failure(
+            f"a server runs already at {known.address} (process {known.pid});"
+            " `lms server stop` ends it, and with LMSTUDIO_HOME set to another"
+            " folder a second one can run"
+        )
+    if not known.answers:
+        raise Failure(
+            f"the server at {known.address} (process {known.pid}) does not answer;"
+            " `lms server stop` ends it"
+        )
+    address, theirs = ports.bound_address(bind), known.flags
+    if (
+        known.bind not in (None, address)
+        or known.cors not in (None, cors)
+        or theirs not in (None, list(flags))
+    ):
+        pages = "web pages let in" if known.cors else "no web pages let in"
+        listed = "".join(f", {flag}" for flag in theirs or ())
+        raise Failure(
+            f"the server at {known.address} (process {known.pid}) runs with other"
+            f" options (it listens on {known.bind}, {pages}{listed}): stop it first"
+            " with `lms server stop`"
+        )
+
+
+def _run(
+    port: int, bind: str, cors: bool, token: str | bool | None, flags: Sequence[str]
+) -> int:
     """Run the server in this process until it is told to end; returns its exit code."""
     from lmstudio.server.__main__ import main
 
     check_home()
-    found = _running(port, bind, cors)
+    found = _running(port, bind, cors, flags)
     if found is not None:
         _check_token(found, token)
         say(f"The server is running already at {found.address}")
         return 0
     os.environ.update(background.token_variable(token))
-    return main(background.arguments_of(port, bind, cors, token))
+    return main(background.arguments_of(port, bind, cors, token, flags))

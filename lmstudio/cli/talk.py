@@ -76,6 +76,7 @@ class Talk:
 
     Attributes:
         chat: What was said until now.
+        thinks: Whether the model is to think first; None leaves it to the model.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Talk:
         yes: bool = False,
     ) -> None:
         self.chat = lmstudio.Chat()
+        self.thinks: bool | None = None
         self._client = client
         self._model = model
         self._ttl = ttl
@@ -129,7 +131,9 @@ class Talk:
         before = self.chat.copy()
         self.chat.add_user_message(text)
         try:
-            prediction = self._model.respond(self.chat, signal=stop)
+            prediction = self._model.respond(
+                self.chat, signal=stop, enable_thinking=self.thinks
+            )
             with prediction:
                 _show(prediction)
             result = prediction.result()
@@ -182,6 +186,23 @@ class Talk:
             self.chat.system_prompt = prompt
         note(f"System prompt: {self.chat.system_prompt or '(none)'}")
 
+    def reasoning(self, word: str) -> None:
+        """Show or set whether the model thinks first."""
+        words = {True: "on", False: "off", None: "as the model likes"}
+        if word:
+            if word not in ("on", "off"):
+                raise click.UsageError(f"/reasoning takes on or off, not {word!r}")
+            self.thinks = word == "on"
+        note(f"Reasoning: {words[self.thinks]}")
+
+    def download(self, name: str) -> None:
+        """Download a model, as `lms get` does."""
+        from .get import fetch
+
+        if not name:
+            raise click.UsageError("say which model, as in `lms get`")
+        fetch(name, self._client, yes=self._yes)
+
     def show_stats(self, _: str = "") -> None:
         """Show what was measured of the last answer."""
         if self._stats is None:
@@ -213,6 +234,8 @@ COMMANDS: dict[str, tuple[_Obeys, str, str]] = {
     "model": (Talk.model, "[KEY]", "goes on with another model"),
     "system-prompt": (Talk.system, "[TEXT]", "shows or sets the system prompt"),
     "stats": (Talk.show_stats, "", "what was measured of the last answer"),
+    "reasoning": (Talk.reasoning, "[on|off]", "whether the model thinks first"),
+    "download": (Talk.download, "NAME", "fetches a model, as `lms get` does"),
     "save": (Talk.save, "FILE", "writes the conversation to a file"),
     "load": (Talk.load, "FILE", "goes on with the conversation in a file"),
 }

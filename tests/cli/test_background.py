@@ -103,6 +103,22 @@ def test_whose_process(monkeypatch, command, ours):
     assert ours is Server("127.0.0.1", 1, os.getpid()).is_in_background
 
 
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("", None),
+        ("python -m lmstudio.server --port 1", []),
+        ("python -m lmstudio.server --no-memory-guard", ["--no-memory-guard"]),
+        ("lms server start --foreground --no-auto-evict", ["--no-auto-evict"]),
+    ],
+)
+def test_flags(monkeypatch, command, flags):
+    """What the info file does not tell is told by the command line, if anything is."""
+    monkeypatch.setattr(background.processes, "command_of", lambda _: command)
+    assert flags == Server("127.0.0.1", 1, 99).flags
+    assert Server("127.0.0.1", 1).flags is None
+
+
 def test_forgets_its_own_only(write):
     """The info file goes with its server; another server's stays."""
     write({"port": 1, "pid": 99})

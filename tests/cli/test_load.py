@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from lmstudio.catalog import Models
 from lmstudio.cli import load
 from lmstudio.server.engine import LoadFailed
+from lmstudio.server.infos import model_info
 from lmstudio.testing import Await
 from lmstudio.wire.usage import MemoryUsage, ResourcesUsage
 from terminals import Terminal
@@ -47,6 +49,62 @@ def test_options(lms, server):
         settings.gpu_ratio,
         settings.parallel,
     )
+
+
+def test_a_draft(lms, server):
+    """A model that drafts is named by its key, and how it drafts arrives with it."""
+    words = "model acme/big max-tokens 8 min-tokens 2 min-continue-probability 0.5"
+    names = words.split()
+    names[::2] = [f"--speculative-draft-{name}" for name in names[::2]]
+    result = lms("load", "smol", *names)
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    ((_, settings),) = server.engine.loads
+    draft = settings.draft
+    assert ("acme/big", 8, 2, 0.5) == (
+        draft.file.key,
+        draft.max_tokens,
+        draft.min_tokens,
+        draft.min_probability,
+    )
+
+
+@pytest.mark.parametrize("option", ["simple", "max-tokens=3"])
+def test_a_draft_without_a_model(lms, server, option):
+    """How to draft without a model that drafts is a wrong command line."""
+    result = lms("load", "smol", f"--speculative-draft-{option}")
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "--speculative-draft-model" in result.stderr
+    assert [] == server.loaded()
+
+
+def test_options_that_embedding_models_have_not(lms, server):
+    """They are left out for an embedding model, as --parallel is."""
+    words = ("--parallel", "2", "--speculative-draft-model", "smol")
+    result = lms("load", "text-embedding-a", *words)
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    ((_, settings),) = server.engine.loads
+    assert settings.draft is None
+
+
+def test_local(lms, server, monkeypatch):
+    """With --local models of other machines are not taken."""
+
+    def info_of(file):
+        info = model_info(file)
+        is_far = file.key == "smol"
+        return attrs.evolve(info, device_identifier="abcd") if is_far else info
+
+    monkeypatch.setattr("lmstudio.server.calls.model_info", info_of)
+    result = lms("load", "smol", "--local")
+
+    assert (4, "") == (result.exit_code, result.stdout)
+    assert "no model of the server's machine fits 'smol'" in result.stderr
+    assert [] == server.loaded()
+    assert 0 == lms("load", "acme/big", "--local").exit_code
+    assert 0 == lms("load", "smol").exit_code
 
 
 @pytest.mark.parametrize("text", ["max", "off", None])

@@ -255,6 +255,44 @@ def test_other_options(lms, shell):
     result = lms("server", "start", *port, "--bind", "0.0.0.0")
     assert 0 == result.exit_code
     assert result.stdout.startswith("The server is running already")
+    assert result.stderr.startswith("Everyone who reaches port")
+
+
+@pytest.mark.slow
+def test_open_to_the_network(lms, shell, home):
+    """A token is made up for an open server; the note says so, and `lms` has it."""
+    result = shell("server", "start", "--port", "0", "--bind", "0.0.0.0")
+    found = background.written_down()
+    said = (
+        f"Clients need an API token of {home / '.internal' / 'api-tokens'};"
+        " `lms` takes it from there\n"
+    )
+    assert (0, said) == (result.returncode, result.stderr)
+    with (
+        LMStudioClient(found.address) as client,
+        pytest.raises(LMStudioAuthenticationError),
+    ):
+        client.list_loaded_models()
+
+    for words in (("ps",), ("ls", "--llm"), ("status",), ("daemon", "status")):
+        result = lms(*words)
+        assert (0, "") == (result.exit_code, result.stderr)
+    again = lms("server", "start", "--port", "0", "--bind", "0.0.0.0")
+    assert (0, said) == (again.exit_code, again.stderr)
+
+
+@pytest.mark.slow
+def test_memory(lms, shell):
+    """The options about memory arrive, and a server without them is another one."""
+    flags = ("--no-auto-evict", "--no-memory-guard")
+    assert 0 == shell("server", "start", "--port", "0", *flags).returncode
+    found = background.written_down()
+
+    assert list(flags) == found.flags
+    assert 0 == lms("server", "start", "--port", "0", *flags).exit_code
+    result = lms("server", "start", "--port", "0", flags[0])
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "no web pages let in, --no-auto-evict, --no-memory-guard)" in result.stderr
 
 
 @pytest.mark.slow

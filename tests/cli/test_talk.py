@@ -123,6 +123,48 @@ def test_system_prompt(talking, capsys):
     )
 
 
+def test_reasoning(talking, server, capsys):
+    """Whether the model thinks first is shown, set, and sent with each question."""
+    talking.answer_once("one")
+    talking.reasoning("")
+    talking.reasoning("off")
+    talking.answer_once("two")
+    talking.reasoning("on")
+    talking.answer_once("three")
+
+    assert [None, False, True] == [
+        layer.get("llm.prediction.reasoning.enableThinking")
+        for layer in map(settings_of, server.parameters("predict"))
+    ]
+    assert [
+        "Reasoning: as the model likes",
+        "Reasoning: off",
+        "Reasoning: on",
+    ] == capsys.readouterr().err.splitlines()
+    with pytest.raises(click.UsageError, match="on or off, not 'maybe'"):
+        talking.reasoning("maybe")
+
+
+def settings_of(parameter):
+    """The settings of a prediction by their keys."""
+    layers = parameter["predictionConfigStack"]["layers"]
+    fields = [field for layer in layers for field in layer["config"]["fields"]]
+    return {field["key"]: field.get("value") for field in fields}
+
+
+def test_download(talking, monkeypatch):
+    """A model is fetched through the server that the chat is with."""
+    asked = []
+    monkeypatch.setattr(
+        "lmstudio.cli.get.fetch", lambda *words, **more: asked.append((words, more))
+    )
+    talking.download("acme/small@q4_k_m")
+
+    assert [(("acme/small@q4_k_m", talking._client), {"yes": False})] == asked
+    with pytest.raises(click.UsageError, match="say which model"):
+        talking.download("")
+
+
 def test_another_model(talking, server, capsys):
     """The model is changed by name, loaded if it is not."""
     talking.model("acme/big")
