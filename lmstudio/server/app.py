@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from .calls import version
-from .guard import Guard
+from .guard import Guard, with_private_network
 from .limits import Limits, Refusals
 from .peer import Peer
 from .rest import Rest
@@ -64,12 +64,15 @@ class App:
         self._rest = Rest(service)
         self._is_stopping = False
         anyone = ["*"]
-        pages = Middleware(
-            CORSMiddleware,
-            allow_origins=anyone,
-            allow_methods=anyone,
-            allow_headers=anyone,
-        )
+        pages = [
+            Middleware(with_private_network),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=anyone,
+                allow_methods=anyone,
+                allow_headers=anyone,
+            ),
+        ]
         self._asgi = Starlette(
             routes=[
                 Route("/lmstudio-greeting", _greeting),
@@ -78,7 +81,7 @@ class App:
                 *(WebSocketRoute(f"/{n}", _Socket(self, n)) for n in NAMESPACES),
                 WebSocketRoute("/{path:path}", _nowhere),
             ],
-            middleware=[*([pages] if cors else []), Middleware(self._guard.wrap)],
+            middleware=[*(pages if cors else []), Middleware(self._guard.wrap)],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -179,13 +180,47 @@ async def answer(send: Send, status: int, code: str, text: str) -> None:
         "param": None,
         "code": code,
     }
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", new_request_id().encode()),
+        (b"connection", b"close"),
+    ]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     start = {"type": "http.response.start", "status": status, "headers": headers}
     await send(start)
     body = json.dumps({"error": error}).encode()
     await send({"type": "http.response.body", "body": body})
+
+
+def new_request_id() -> str:
+    """What names a request in logs and in its answer."""
+    return f"req_{secrets.token_hex(12)}"
+
+
+def with_private_network(app: Application) -> Application:
+    """Answer what browsers ask before a page of the internet reaches this machine.
+
+    Older versions of Starlette don't know the question, and newer ones refuse it unless
+    they are told not to; so it never gets there.
+    """
+    asked = b"access-control-request-private-network"
+
+    async def asking(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or header(scope, asked) != "true":
+            await app(scope, receive, send)
+            return
+
+        async def say(message: Event) -> None:
+            if message["type"] == "http.response.start":
+                allowed = (b"access-control-allow-private-network", b"true")
+                message = {**message, "headers": [*message["headers"], allowed]}
+            await send(message)
+
+        rest = [pair for pair in scope["headers"] if pair[0] != asked]
+        await app({**scope, "headers": rest}, receive, say)
+
+    return asking
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -12,7 +13,10 @@ from conftest import EMBEDDER_VARIABLE
 from interop import environments
 from interop.clients import HERE, Client, embedded_server
 from interop.conftest import make_home
-from lmstudio import LMStudioClient
+from lmstudio import LMStudioClient, LMStudioServerError
+from lmstudio.server.engine import Unloaded
+from lmstudio.server.failures import Failure
+from server.servers import scripted_server
 
 MODEL = "smollm2-135m-instruct"
 #: How the greedy answer begins. The engine rounds by what else is in its cache, so
@@ -203,3 +207,38 @@ def test_cancel(server):
             assert time.perf_counter() - closed < 5
         assert CANCELLED >= time.perf_counter() - closed
         assert {"step": "closed"} == line
+
+
+def test_a_final_failure_is_not_repeated():
+    """The client sends a request once that would fail the same way again."""
+    failures = (Failure("no", data={"code": "invalidAnswer"}), Unloaded("gone"))
+    code = (
+        "import openai, sys\n"
+        "client = openai.OpenAI(base_url=sys.argv[1] + '/v1', api_key='none')\n"
+        "try:\n"
+        "    client.completions.create(model='any', prompt='x')\n"
+        "except openai.InternalServerError as exc:\n"
+        "    print(exc.code)\n"
+    )
+    sent = []
+    for failure in failures:
+        with scripted_server() as scripted:
+            for _ in range(3):
+                scripted.reply(failure)
+            command = [environments.openai(), "-I", "-W", "error", "-c", code]
+            made = subprocess.run(
+                [*command, scripted.http], capture_output=True, text=True
+            )
+            assert "" == made.stderr
+            left = 0
+            with LMStudioClient(scripted.url) as client:
+                while left < 3:
+                    try:
+                        client.llm.model("any").complete("x").result()
+                    except LMStudioServerError:
+                        left += 1
+                    else:
+                        break
+            sent.append((made.stdout, 3 - left))
+
+    assert [("invalid_answer\n", 1), ("model_unloaded\n", 3)] == sent

@@ -85,6 +85,36 @@ def test_cors_lets_pages_read_errors():
             )
 
 
+def test_cors_lets_the_internet_reach_this_machine():
+    """A browser that asks first, as it does for private networks, is told yes."""
+    asked = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    said = "access-control-allow-private-network"
+    with scripted_server(cors=True) as scripted, http(scripted) as connection:
+        connection.request("OPTIONS", "/v1/models", headers=asked)
+        answer = connection.getresponse()
+        answer.read()
+        assert (200, "true") == (answer.status, answer.headers[said])
+        del asked["Access-Control-Request-Private-Network"]
+        connection.request("OPTIONS", "/v1/models", headers=asked)
+        answer = connection.getresponse()
+        answer.read()
+        assert (200, None) == (answer.status, answer.headers[said])
+
+
+def test_without_cors_nobody_is_told_so(scripted):
+    """Without CORS the question has no answer."""
+    with http(scripted) as connection:
+        headers = {"Origin": PAGE, "Access-Control-Request-Private-Network": "true"}
+        connection.request("OPTIONS", "/v1/models", headers=headers)
+        answer = connection.getresponse()
+        assert 403 == answer.status
+        assert "access-control-allow-private-network" not in answer.headers
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [

@@ -262,6 +262,24 @@ def test_permissions(scripted):
         assert (403, "permission_denied") == http(load, TOKEN, "POST")
 
 
+def test_on_demand(scripted):
+    """What is loaded because it is asked for takes no more than predicting."""
+    limited = Token("abcd1234", SECRET, frozenset({"predict"}))
+    with scripted_server(tokens=Tokens([limited])) as scripted:
+        with lmstudio.LMStudioClient(scripted.url, api_token=TOKEN) as client:
+            assert "any" == client.llm.model("any").identifier
+        (registry,) = [service.registry for service in scripted.services]
+        assert ["any"] == [one.identifier for one in registry.loaded("llm")]
+    with scripted_server(tokens=Tokens([limited])) as scripted:
+        ask = urllib.request.Request(
+            f"{scripted.http}/v1/completions",
+            json.dumps({"model": "any", "prompt": "x"}).encode(),
+            {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(ask, timeout=5) as answer:
+            assert 200 == answer.status
+
+
 def test_without_tokens_everyone_gets_in():
     """A server that asks for none takes the guests it always took."""
     with scripted_server() as scripted, raw_client(scripted.url) as client:

@@ -71,6 +71,7 @@ class Answer:
         logprobs: What was reported about tokens, in order.
         reasoning_tokens: Tokens of the thoughts.
         stats: What was measured, once it has ended.
+        cached_tokens: Tokens of the prompt that were not processed again.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class Answer:
         self.logprobs: list[dict[str, Any]] = []
         self.reasoning_tokens = 0
         self.stats: dict[str, Any] = {}
+        self.cached_tokens = 0
 
     @property
     def text(self) -> str:
@@ -100,6 +102,8 @@ class Answer:
         elif packet["type"] == "toolCallGenerationFailed":
             # What can't be read as a call is what the model said.
             change = Change(text=packet.get("rawContent") or None)
+        elif packet["type"] == "promptProcessingProgress":
+            self.cached_tokens = packet.get("details", {}).get("cachedTokenCount", 0)
         elif packet["type"] == "success":
             self._end(packet["stats"])
         if change is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import functools
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from ...errors import shown
@@ -15,8 +19,10 @@ from .errors import wrong
 from .exchange import Exchange
 from .messages import messages_of
 from .reading import body, read, refuse, text
-from .running import Prompt, Run, Wanted, merged, nothing
+from .running import Prompt, Run, Wanted, each, merged, nothing
 
+#: Most prompts in one request.
+MOST_PROMPTS = 256
 #: What no answer here can have, and what to do instead.
 _REFUSED_IN_CHAT = {
     "functions": "Use tools",
@@ -97,7 +103,7 @@ class Completions:
             messages=messages, options=made, one_call=not asked.parallel_tool_calls
         )
         form = _ChatForm(asked.top_logprobs or 0, asked.logprobs)
-        await self._run(exchange, asked, prompt, form)
+        await self._run(exchange, asked, [prompt], form)
 
     async def text(self, exchange: Exchange, given: dict[str, Any]) -> None:
         """Go on with a text."""
@@ -112,31 +118,44 @@ class Completions:
         made = options.sampling(given) | {"reasoning_parsing": {"enabled": False}}
         if asked.logprobs is not None:
             made |= options.candidates(asked.logprobs, "logprobs")
-        prompt = Prompt(raw=_prompt(asked.prompt), options=made)
-        await self._run(exchange, asked, prompt, _TextForm(asked.logprobs))
+        prompts = [Prompt(raw=one, options=made) for one in _prompts(asked.prompt)]
+        await self._run(exchange, asked, prompts, _TextForm(asked.logprobs))
 
     async def _run(
-        self, exchange: Exchange, asked: _Asked, prompt: Prompt, form: _Form
+        self, exchange: Exchange, asked: _Asked, prompts: Sequence[Prompt], form: _Form
     ) -> None:
+        """Answer each prompt with a choice of its own."""
         run = Run(self._service, "llm")
         with run.open():
             instance = await run.obtain(Wanted(name=asked.model, ttl=asked.ttl))
             form.model = instance.identifier
             if not asked.stream:
-                answer = await run.predict(instance, prompt, nothing)
-                more = self._more(answer, instance)
-                await exchange.reply({**form.whole(answer), **more})
+                predict = functools.partial(run.predict, instance)
+                works = [functools.partial(predict, one, nothing) for one in prompts]
+                answers = await each(works)
+                more = self._more(answers[-1], instance)
+                await exchange.reply({**form.whole(answers), **more})
                 return
 
-            async def send(change: Change) -> None:
-                await exchange.event(form.chunk(change))
+            async def stream(index: int, prompt: Prompt) -> Answer:
+                choice = form.at(index)
 
-            alive = keeping_alive(exchange)
-            answer = await run.predict(instance, prompt, send, alive)
-            more = self._more(answer, instance)
-            await exchange.event({**form.last(answer), **more})
+                async def send(change: Change) -> None:
+                    async with turn:
+                        await exchange.event(choice.chunk(change))
+
+                answer = await run.predict(instance, prompt, send, alive)
+                more = self._more(answer, instance)
+                async with turn:
+                    await exchange.event({**choice.last(answer), **more})
+                return answer
+
+            turn = asyncio.Lock()  # the first event is two messages
+            alive = keeping_alive(exchange, turn)
+            parts = [functools.partial(stream, *one) for one in enumerate(prompts)]
+            answers = await each(parts)
             if asked.stream_options is not None and asked.stream_options.include_usage:
-                await exchange.event(form.usage(answer))
+                await exchange.event(form.usage(answers))
             await exchange.event("[DONE]")
             await exchange.end()
 
@@ -147,16 +166,21 @@ class Completions:
         return shapes.measured(answer, instance, engine)
 
 
-def keeping_alive(exchange: Exchange) -> Any:
+def keeping_alive(exchange: Exchange, turn: asyncio.Lock | None = None) -> Any:
     """Says something while a long prompt is read.
 
     It does not begin the answer before the engine has taken the prompt: what fails
     until then is told by the status.
+
+    Args:
+        turn: Held by the one who sends, where several do.
     """
+    held = turn or asyncio.Lock()
 
     async def progress(packet: Packet) -> None:
         if exchange.is_started or 0 < packet["progress"] < 1:
-            await exchange.keep_alive()
+            async with held:
+                await exchange.keep_alive()
 
     return progress
 
@@ -166,6 +190,7 @@ class _Form(ABC):
 
     Attributes:
         model: The identifier of the model.
+        index: Which of the choices it is, from 0.
     """
 
     prefix = ""
@@ -174,37 +199,47 @@ class _Form(ABC):
 
     def __init__(self) -> None:
         self.model = ""
+        self.index = 0
         self._id = new_id(self.prefix)
         self._created = int(time.time())
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        """All of it in one object."""
-        choice = {
-            "index": 0,
-            **self._content(answer),
-            "finish_reason": answer.finish_reason,
-        }
-        made = self._object(self.whole_object, [choice])
-        return {**made, "usage": shapes.usage(answer)}
+    def at(self, index: int) -> _Form:
+        """The form of another choice of the same completion; nothing is said yet."""
+        made = copy.copy(self)
+        made.index = index
+        return made
+
+    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        """All of it in one object, with a choice for each answer."""
+        choices = [
+            {
+                "index": index,
+                **self._content(answer),
+                "finish_reason": answer.finish_reason,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        made = self._object(self.whole_object, choices)
+        return {**made, "usage": shapes.usage(answers)}
 
     def chunk(self, change: Change) -> dict[str, Any]:
         """What came in, as one event of a stream."""
-        choice = {"index": 0, **self._added(change), "finish_reason": None}
+        choice = {"index": self.index, **self._added(change), "finish_reason": None}
         return self._object(self.chunk_object, [choice])
 
     def last(self, answer: Answer) -> dict[str, Any]:
         """The event that says why it ended."""
         choice = {
-            "index": 0,
+            "index": self.index,
             **self._added(Change()),
             "finish_reason": answer.finish_reason,
         }
         return self._object(self.chunk_object, [choice])
 
-    def usage(self, answer: Answer) -> dict[str, Any]:
+    def usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The event with the usage alone."""
         made = self._object(self.chunk_object, [])
-        return {**made, "usage": shapes.usage(answer)}
+        return {**made, "usage": shapes.usage(answers)}
 
     def _object(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -306,10 +341,19 @@ def _check(asked: _Asked) -> None:
         raise wrong("stream_options", "left out where stream is false", "given")
 
 
-def _prompt(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-        value = value[0]
-    if isinstance(value, list):
-        right = "one text: this server takes no token ids and no several prompts"
-        raise wrong("prompt", right, shown(value))
-    return text(value, "prompt")
+def _prompts(value: Any) -> list[str]:
+    """The prompts of a request.
+
+    Raises:
+        RestError: They are token ids, or something else.
+    """
+    if not isinstance(value, list):
+        return [text(value, "prompt")]
+    if not 1 <= len(value) <= MOST_PROMPTS:
+        right = f"a text, or a list of 1 to {MOST_PROMPTS} texts"
+        raise wrong("prompt", right, f"{len(value)} of them")
+    for index, one in enumerate(value):
+        if isinstance(one, (int, list)):
+            right = "a text: this server takes no token ids"
+            raise wrong(f"prompt[{index}]", right, shown(one))
+    return [text(one, f"prompt[{index}]") for index, one in enumerate(value)]

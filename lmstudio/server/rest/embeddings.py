@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import struct
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..service import Service
 from .errors import wrong
 from .exchange import Exchange
 from .reading import body, choose, read, refuse, text
-from .running import Run, Wanted
+from .running import Run, Wanted, each
 
 #: Most texts in one request.
 MOST_TEXTS = 2048
@@ -44,14 +45,18 @@ class Embeddings:
         texts = _texts(asked.input)
         run = Run(self._service, "embedding")
         instance = await run.obtain(Wanted(name=asked.model, ttl=asked.ttl))
-        tokens, data = 0, []
         with self._service.registry.use(instance):
-            for index, one in enumerate(texts):
-                vector = await _vector(run, instance, one)
-                tokens += len(await instance.model.tokenize(one, add_special=True))
-                written = _packed(vector) if form == "base64" else vector
-                item = {"object": "embedding", "index": index, "embedding": written}
-                data.append(item)
+            works = [functools.partial(_vector, run, instance, one) for one in texts]
+            made = await each(works)
+        tokens = sum(count for _, count in made)
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": _packed(vector) if form == "base64" else vector,
+            }
+            for index, (vector, _) in enumerate(made)
+        ]
         await exchange.reply(
             {
                 "object": "list",
@@ -62,14 +67,15 @@ class Embeddings:
         )
 
 
-async def _vector(run: Run, instance: Instance, one: str) -> list[float]:
+async def _vector(run: Run, instance: Instance, one: str) -> tuple[list[float], int]:
+    """The vector of a text, and its tokens."""
     specifier = ModelSpecifier(
         type="instanceReference", instance_reference=instance.reference
     )
     asked = EmbedString(model_specifier=specifier, input_string=one)
     reply = await CALLS["embedding", "embedString"](run.context, asked)
-    vector: list[float] = reply.embedding
-    return vector
+    tokens = await instance.model.tokenize(one, add_special=True)
+    return reply.embedding, len(tokens)
 
 
 def _texts(value: Any) -> list[str]:

@@ -48,6 +48,12 @@ _CODED: dict[str, tuple[int, str]] = {
 }
 
 
+#: Of what failed on our side, what may go better at once. Clients of OpenAI's repeat
+#: every answer of 500 and above unless it says otherwise; a whole generation that ends
+#: the same way would run three times.
+_MAY_SUCCEED = {"model_unloaded", "shutting_down", "hub_busy", "hub_offline"}
+
+
 class RestError(EngineError):
     """A request is refused.
 
@@ -70,6 +76,11 @@ class RestError(EngineError):
         self.status = status
         self.code = code
         self.param = param
+
+    @property
+    def may_succeed(self) -> bool:
+        """Whether the same request may have another answer when it is sent again."""
+        return self.status >= 500 and self.code in _MAY_SUCCEED
 
     def body(self, *, is_native: bool = False) -> dict[str, Any]:
         """The error object as it travels.

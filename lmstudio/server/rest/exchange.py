@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,8 +14,10 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from ...errors import shown
+from ..guard import new_request_id
 from ..peer import encoded
 from .errors import RestError, refusal
+from .options import field_at_fault
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Exchange:
         request_id: Names the request in logs; clients get it as ``x-request-id``.
         style: How errors look.
         params: What the path says, by name.
+        given: What the body says, once it is read.
         is_started: Whether a part of the answer is out, and so its status.
     """
 
@@ -56,9 +58,10 @@ class Exchange:
         self, scope: Scope, receive: Receive, send: Send, style: Style = OPENAI
     ) -> None:
         self.style = style
-        self.request_id = f"req_{secrets.token_hex(12)}"
+        self.request_id = new_request_id()
         self.params: Mapping[str, str] = scope.get("path_params", {})
         self.headers = Headers(scope=scope)
+        self.given: Mapping[str, Any] = {}
         self.is_started = False
         self._is_ended = False
         self._receive = receive
@@ -90,6 +93,7 @@ class Exchange:
                 f"The body must be a JSON object, not {shown(parsed)}",
                 code="invalid_json",
             )
+        self.given = parsed
         return parsed
 
     async def gone(self) -> None:
@@ -97,11 +101,17 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def reply(self, value: Any, status: int = 200) -> None:
-        """Send the whole answer as JSON."""
+    async def reply(
+        self, value: Any, status: int = 200, *more: tuple[bytes, bytes]
+    ) -> None:
+        """Send the whole answer as JSON.
+
+        Args:
+            more: Further headers.
+        """
         data = encoded(value).encode()
         length = (b"content-length", str(len(data)).encode())
-        await self._start(status, b"application/json", length)
+        await self._start(status, b"application/json", length, *more)
         await self._say(data, more=False)
 
     async def event(self, data: Any, name: str | None = None) -> None:
@@ -126,11 +136,15 @@ class Exchange:
         if self._is_ended:
             return
         error = refusal(exc)
+        if error.param is None:
+            error.param = field_at_fault(exc, self.given)
         if error.status >= 500:
             log.warning("%s failed: %s", self.request_id, error)
         body = error.body(is_native=self.style.is_native)
         if not self.is_started:
-            await self.reply(body, error.status)
+            final = error.status >= 500 and not error.may_succeed
+            more = [(b"x-should-retry", b"false")] if final else []
+            await self.reply(body, error.status, *more)
             return
         if self.style.is_named:
             # Some readers look for the object, others for its fields.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import attrs
 from ...errors import shown
 from ...wire.common import KVConfig, KVLayer, KVStack
 from ...wire.config import PREDICTION
+from ..engine import EngineError
 from ..sampling import MAX_SEED
 from .errors import RestError, wrong
 from .reading import body, choose, read
@@ -32,6 +34,15 @@ FIELDS: Mapping[str, str] = {
     "max_completion_tokens": "max_tokens",  # the last one that is given counts
     "stop": "stop_strings",
     "draft_model": "draft_model",
+}
+#: The same for fields with a form of their own.
+OTHERS: Mapping[str, str] = {
+    "response_format": "structured",
+    "tools": "raw_tools",
+    "tool_choice": "tool_choice",
+    "logit_bias": "logit_bias",
+    "top_logprobs": "log_probs",
+    "reasoning_effort": "enable_thinking",
 }
 #: How much a model may think. Source: docs/wire/rest.md, "Reasoning".
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
@@ -71,6 +82,23 @@ def sampling(given: Mapping[str, Any]) -> Options:
     if given.get("logit_bias"):
         made["logit_bias"] = _logit_bias(given["logit_bias"])
     return made
+
+
+def field_at_fault(exc: BaseException, given: Mapping[str, Any]) -> str | None:
+    """The field of a request that a setting came from which was refused; None if none.
+
+    Args:
+        exc: Names the setting by its key at the beginning of its title.
+        given: The request.
+    """
+    if getattr(exc, "code", None) != "invalidSetting":
+        return None
+    assert isinstance(exc, EngineError)
+    key = re.split(r"[\s:,]", exc.title, maxsplit=1)[0]
+    row = next((row for row in PREDICTION.settings if row.key == key), None)
+    named = {**FIELDS, **OTHERS}
+    fields = [field for field in named if row is not None and named[field] == row.name]
+    return next((field for field in reversed(fields) if field in given), None)
 
 
 def structured(value: Any, at: str = "response_format") -> Options:

@@ -256,7 +256,7 @@ def _usage(answer: Answer) -> dict[str, Any]:
     read_tokens, made = answer.prompt_tokens, answer.completion_tokens
     return {
         "input_tokens": read_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": answer.cached_tokens},
         "output_tokens": made,
         "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
         "total_tokens": read_tokens + made,

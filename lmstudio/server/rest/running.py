@@ -6,10 +6,11 @@ and log is so for plain HTTP as well.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -23,6 +24,10 @@ from ..service import Service
 from .answers import Answer, Change, Packet
 from .messages import upload
 from .options import Options, milliseconds, stack
+
+T = TypeVar("T")
+#: Parts of one request that run at once: as many as a model takes of itself.
+AT_ONCE = 4
 
 OnPacket = Callable[[Packet], Awaitable[None]]
 OnChange = Callable[[Change], Awaitable[None]]
@@ -133,6 +138,7 @@ class Run:
 
         async def send(packet: Packet) -> None:
             if packet["type"] == "promptProcessingProgress":
+                answer.take(packet)
                 await on_progress(packet)
                 return
             if prompt.one_call and answer.calls and packet["type"] != "success":
@@ -163,6 +169,26 @@ class Run:
             )
             await CHANNELS["llm", "completeRawText"](self.context, complete, ends)
         return answer
+
+
+async def each(works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do several works, `AT_ONCE` of them at once; what they return, in order.
+
+    When one fails, or the task is cancelled, all of them are stopped first.
+    """
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def do(work: Callable[[], Awaitable[T]]) -> T:
+        async with turns:
+            return await work()
+
+    tasks = [asyncio.ensure_future(do(work)) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _exactly(reference: str) -> ModelSpecifier:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..calls import version
@@ -15,14 +15,18 @@ from .answers import Answer
 IMPOSSIBLE = -9999.0
 
 
-def usage(answer: Answer) -> dict[str, Any]:
-    """Tokens of a completion."""
-    prompt, completion = answer.prompt_tokens, answer.completion_tokens
+def usage(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Tokens of a completion, of all its prompts together."""
+    prompt = sum(answer.prompt_tokens for answer in answers)
+    completion = sum(answer.completion_tokens for answer in answers)
+    cached = sum(answer.cached_tokens for answer in answers)
+    thoughts = sum(answer.reasoning_tokens for answer in answers)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "completion_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": thoughts},
     }
 
 

@@ -42,8 +42,78 @@ def test_a_chat_completion(served):
         "prompt_tokens": 2,
         "completion_tokens": 2,
         "total_tokens": 4,
+        "prompt_tokens_details": {"cached_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0},
     } == made["usage"]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_cached_tokens(served, is_streamed):
+    """What an earlier prediction left of the prompt is told."""
+    details = {
+        "cachedTokenCount": 7,
+        "totalPromptTokenCount": 9,
+        "processedPromptTokenCount": 2,
+        "unprocessedPromptTokenCount": 0,
+    }
+    progress = {"type": "promptProcessingProgress", "progress": 1.0}
+    served.reply({**progress, "details": details}, "Hi")
+    more = {"stream_options": {"include_usage": True}} if is_streamed else {}
+    answer = served.ask(CHAT, chat(stream=is_streamed, **more))
+
+    usage = (answer.chunks[-1] if is_streamed else answer.json)["usage"]
+    assert {"cached_tokens": 7} == usage["prompt_tokens_details"]
+
+
+def test_several_prompts(served):
+    """Each prompt has a choice with its number; tokens are counted together."""
+    for prompt, said in (("one", "1"), ("two two", "2 2"), ("three", "3")):
+        served.scripted.reply(said, when=lambda asked, of=prompt: of == asked.text)
+    made = served.ask(
+        TEXT, {"model": "any", "prompt": ["one", "two two", "three"]}
+    ).json
+
+    said = [(one["index"], one["text"]) for one in made["choices"]]
+    assert [(0, "1"), (1, "2 2"), (2, "3")] == said
+    assert {"prompt_tokens": 4, "completion_tokens": 3} == {
+        name: made["usage"][name] for name in ("prompt_tokens", "completion_tokens")
+    }
+
+
+def test_a_stream_for_several_prompts(served):
+    """Choices come as they are made, each with its number and its own end."""
+    held = Await()
+    served.scripted.reply("a", held, "b", when=lambda asked: asked.text == "one")
+    served.scripted.reply("c", "d", when=lambda asked: asked.text == "two")
+    connection = http.client.HTTPConnection(
+        urlsplit(served.url).netloc, timeout=PATIENCE
+    )
+    begin(connection, TEXT, {"model": "any", "prompt": ["one", "two"], "stream": True})
+    events = stream(connection)
+    got = []
+    while (1, "", "stop") not in got:  # the second one does not wait for the first
+        (choice,) = next(events)["choices"]
+        got.append((choice["index"], choice["text"], choice["finish_reason"]))
+    held.open()
+    for event in events:
+        if event != "[DONE]":
+            (choice,) = event["choices"]
+            got.append((choice["index"], choice["text"], choice["finish_reason"]))
+    connection.close()
+
+    assert [("a", None), ("b", None), ("", "stop")] == [g[1:] for g in got if not g[0]]
+    assert [("c", None), ("d", None), ("", "stop")] == [g[1:] for g in got if g[0]]
+
+
+def test_one_of_several_prompts_fails(served):
+    """The request fails, and the others are stopped."""
+    served.scripted.reply(AWAIT_CANCEL, when=lambda asked: asked.text == "long")
+    served.scripted.reply(ContextOverflow(9, 5), when=lambda asked: asked.text == "bad")
+    answer = served.ask(TEXT, {"model": "any", "prompt": ["long", "bad", "long"]})
+
+    assert (400, "context_length_exceeded") == (answer.status, answer.error["code"])
+    (instance,) = served.scripted.services[0].registry.loaded("llm")
+    assert ("idle", 0) == instance.status
 
 
 def test_a_streamed_chat_completion(served):
@@ -290,8 +360,11 @@ def test_v0_adds_what_was_measured(served, path, is_streamed):
         (CHAT, {"top_logprobs": 2}, "logprobs"),
         (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         (CHAT, {"ttl": 0}, "ttl"),
-        (TEXT, {"prompt": [1, 2]}, "prompt"),
-        (TEXT, {"prompt": ["a", "b"]}, "prompt"),
+        (TEXT, {"prompt": [1, 2]}, "prompt[0]"),
+        (TEXT, {"prompt": ["a", [1]]}, "prompt[1]"),
+        (TEXT, {"prompt": ["a", None]}, "prompt[1]"),
+        (TEXT, {"prompt": []}, "prompt"),
+        (TEXT, {"prompt": ["a"] * 257}, "prompt"),
         (TEXT, {"prompt": "x", "suffix": "y"}, "suffix"),
         (TEXT, {"prompt": "x", "echo": True}, "echo"),
         (TEXT, {"prompt": "x", "best_of": 3}, "best_of"),

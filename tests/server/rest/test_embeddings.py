@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
 
 import pytest
 
-from lmstudio.testing.engine import vector_of
+from lmstudio.testing.answers import vector_of
+from lmstudio.testing.engine import ScriptedModel
 
 PATH = "/v1/embeddings"
 MODEL = "any-embed"
@@ -45,6 +47,22 @@ def test_the_time_to_live(served):
     served.ask(PATH, {"model": MODEL, "input": "a", "ttl": 5})
     (instance,) = served.scripted.services[0].registry.loaded("embedding")
     assert (5, ("idle", 0)) == (instance.ttl, instance.status)
+
+
+def test_texts_run_at_once(served, monkeypatch):
+    """Texts of a request do not wait for each other, and stay in order."""
+    waiting, embed = [], ScriptedModel.embed
+
+    async def meet(model, text):
+        waiting.append(text)
+        while len(waiting) < 3:
+            await asyncio.sleep(0.001)
+        return await embed(model, text)
+
+    monkeypatch.setattr(ScriptedModel, "embed", meet)
+    texts = ["a", "b", "c"]
+    made = served.ask(PATH, {"model": MODEL, "input": texts}).json
+    assert [*map(vector_of, texts)] == [item["embedding"] for item in made["data"]]
 
 
 @pytest.mark.parametrize(

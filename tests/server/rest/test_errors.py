@@ -72,6 +72,23 @@ def test_types(status, code, openai, native):
     assert native == error.body(is_native=True)["error"]["type"]
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "may"),
+    [
+        (400, "invalid_value", False),
+        (500, "invalid_answer", False),
+        (500, "internal_error", False),
+        (503, "not_enough_memory", False),
+        (507, "no_space", False),
+        (503, "model_unloaded", True),
+        (503, "shutting_down", True),
+    ],
+)
+def test_what_may_succeed(status, code, may):
+    """Only what is over in a moment is worth another try."""
+    assert may is RestError("no", status=status, code=code).may_succeed
+
+
 def test_wrong():
     """A wrong value is told with its field and what would be right."""
     error = wrong("n", "1", "2")

@@ -11,7 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lmstudio.server.engine import Unloaded
+from lmstudio.server.failures import Failure
+from lmstudio.server.sampling import GenerationError
 from lmstudio.testing.script import AWAIT_CANCEL, NEVER, Await, Reply
+from lmstudio.wire.config import PREDICTION
 from server.rest.asking import HELLO, PATIENCE, ask, begin, event_of, stream
 from server.servers import scripted_server
 
@@ -116,6 +120,44 @@ def test_every_answer_has_an_id_of_its_own(served):
     ids = {served.ask(path).headers["x-request-id"] for path in paths}
     assert 3 == len(ids)
     assert all(one.startswith("req_") for one in ids)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [("invalidAnswer", "false"), ("engine.notEnoughMemory", "false")]
+)
+def test_what_fails_again_is_not_tried_again(served, code, said):
+    """OpenAI's clients obey a header, and would repeat a generation without it."""
+    served.reply(Failure("no", data={"code": code}))
+    answer = served.ask(CHAT, chat())
+    assert (5, said) == (answer.status // 100, answer.headers["x-should-retry"])
+
+
+def test_what_is_over_soon_may_be_tried_again(served):
+    """A model that was unloaded is loaded by the next try."""
+    served.reply(Unloaded("gone"))
+    answer = served.ask(CHAT, chat())
+    assert 503 == answer.status
+    assert "x-should-retry" not in answer.headers
+    answer = served.ask(CHAT, chat(model="none"))
+    assert (404, None) == (answer.status, answer.headers.get("x-should-retry"))
+
+
+def test_a_setting_that_is_refused_below(served):
+    """What a prediction refuses is told with the field that it came from."""
+    row = PREDICTION.find("max_tokens")
+    served.reply(GenerationError(f"{row.key} must be 1", code="invalidSetting"))
+    answer = served.ask(CHAT, chat(max_completion_tokens=5))
+    assert (400, "max_completion_tokens") == (answer.status, answer.error["param"])
+
+
+def test_who_is_turned_away_gets_an_id_too(served):
+    """What never comes to an endpoint has an id and OpenAI's error object as well."""
+    for path in ("/v1/models", CHAT):
+        answer = served.ask(path, headers=PAGE)
+        assert 403 == answer.status
+        assert answer.headers["x-request-id"].startswith("req_")
+        assert {"message", "type", "param", "code"} == answer.error.keys()
+        assert "invalid_request_error" == answer.error["type"]
 
 
 def test_web_pages_need_cors(served):

@@ -6,6 +6,7 @@ import pytest
 
 from lmstudio.server.rest import options
 from lmstudio.server.rest.errors import RestError
+from lmstudio.server.sampling import GenerationError
 from lmstudio.wire.config import PREDICTION
 
 FUNCTION = {"name": "add", "parameters": {"type": "object", "properties": {}}}
@@ -15,6 +16,48 @@ TOOL = {"type": "function", "function": FUNCTION}
 @pytest.mark.parametrize("name", sorted(set(options.FIELDS.values())))
 def test_fields_are_options(name):
     """Every row of the table names one of our options."""
+    assert PREDICTION.find(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "field"),
+    [
+        ("top_k_sampling", {"top_k": 1}, "top_k"),
+        ("max_tokens", {"max_tokens": 1}, "max_tokens"),
+        (
+            "max_tokens",
+            {"max_tokens": 1, "max_completion_tokens": 2},
+            "max_completion_tokens",
+        ),
+        ("structured", {"response_format": {}}, "response_format"),
+        ("raw_tools", {"tools": []}, "tools"),
+        ("top_k_sampling", {"model": "any"}, None),
+    ],
+)
+def test_field_at_fault(name, given, field):
+    """A setting that was refused is told by the field that it came from."""
+    key = PREDICTION.find(name).key
+    for title in (f"{key} must be 1", f"{key}: no", f"{key}, other: no"):
+        exc = GenerationError(title, code="invalidSetting")
+        assert field == options.field_at_fault(exc, given)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        GenerationError("llm.prediction.structured is odd", code="invalidAnswer"),
+        GenerationError("something is odd", code="invalidSetting"),
+        ValueError("llm.prediction.structured"),
+    ],
+)
+def test_no_field_at_fault(exc):
+    """Other failures have no field."""
+    assert options.field_at_fault(exc, {"response_format": {}}) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(options.OTHERS.values())))
+def test_other_fields_are_options(name):
+    """Fields with a form of their own stand for options too."""
     assert PREDICTION.find(name) is not None
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
 from lmstudio.server.lookup import ModelNotOnDisk
-from lmstudio.server.rest.running import Prompt, Run, Wanted, merged, nothing
+from lmstudio.server.rest.running import (
+    AT_ONCE,
+    Prompt,
+    Run,
+    Wanted,
+    each,
+    merged,
+    nothing,
+)
 from lmstudio.server.service import Service
 from lmstudio.testing.engine import (
     ScriptedEngine,
@@ -44,6 +53,60 @@ class Served:
             predict=predict,
             control_tokens_of=lambda _: (),
         )
+
+
+def test_each_in_order():
+    """So many works run at once, and what they return is in order."""
+    running = []
+
+    async def main():
+        full, go = asyncio.Event(), asyncio.Event()
+
+        async def work(number):
+            running.append(number)
+            if len(running) == AT_ONCE:
+                full.set()
+            await go.wait()
+            return number
+
+        numbers = range(AT_ONCE + 2)
+        works = [functools.partial(work, number) for number in numbers]
+        done = asyncio.ensure_future(each(works))
+        await asyncio.wait_for(full.wait(), 5)
+        assert [*range(AT_ONCE)] == running
+        go.set()
+        assert [*numbers] == await done
+
+    asyncio.run(main())
+
+
+def test_each_stops_the_others():
+    """When one fails, or all are cancelled, the others have ended before it is told."""
+    ended = []
+
+    async def main():
+        async def long():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append("long")
+
+        async def bad():
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await each([long, bad, long])
+        assert ["long"] * 2 == ended
+        task = asyncio.ensure_future(each([long, long]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ["long"] * 4 == ended
+
+    asyncio.run(main())
 
 
 def run(work):

@@ -15,16 +15,17 @@ TWO = {"text": "é", "id": 2, "logProb": -math.inf}
 
 
 def test_usage():
-    """Tokens of prompt and answer are added up."""
+    """Tokens of prompts and answers are added up."""
     answer = Answer()
     answer.stats = {"promptTokensCount": 3, "predictedTokensCount": 4}
-    answer.reasoning_tokens = 2
+    answer.reasoning_tokens, answer.cached_tokens = 2, 1
     assert {
-        "prompt_tokens": 3,
-        "completion_tokens": 4,
-        "total_tokens": 7,
-        "completion_tokens_details": {"reasoning_tokens": 2},
-    } == shapes.usage(answer)
+        "prompt_tokens": 6,
+        "completion_tokens": 8,
+        "total_tokens": 14,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 4},
+    } == shapes.usage([answer, answer])
 
 
 def test_chat_logprobs():
