@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from .html import cut
 from .result import Fragment, PredictionResult
 from .toolcalls import ToolCall
 from .wire.llm import Message, PredictionStats
@@ -60,7 +61,7 @@ class PredictionRoundResult(PredictionResult[str]):
         return {"round_index": self.round_index, **super().to_dict()}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ActResult:
     """The whole of a run that has ended. ``str()`` is its last text.
 
@@ -116,6 +117,19 @@ class ActResult:
 
     def __str__(self) -> str:
         return self.content
+
+    def __repr__(self) -> str:
+        made = f"{self.rounds} round{'' if self.rounds == 1 else 's'}"
+        asked = f"{len(self.calls)} call{'' if len(self.calls) == 1 else 's'}"
+        state = " cancelled" if self.is_cancelled else ""
+        return f"<ActResult{state} {made}, {asked}, {cut(self.content, 60)!r}>"
+
+    def _repr_markdown_(self) -> str:
+        from .html import dim
+
+        calls = [dim(cut(f"{call.name}({call.arguments})")) for call in self.calls]
+        answers = [result._repr_markdown_() for result in self.predictions[-1:]]
+        return "\n\n".join([*calls, *answers])
 
 
 #: What `ActRun.events` yields: text; the end of a round's prediction, with the calls

@@ -217,6 +217,13 @@ class Arrivals:
             with self._news:
                 self._news.notify_all()
 
+    def prompt_share(self) -> float | None:
+        """Take over from the bar: how far the prompt is; None if there is no bar."""
+        if self._watch.bar is None:
+            return None
+        self._watch.bar.close()
+        return self.progress or 0.0
+
     def how_far(self) -> str:
         """A few words on what has arrived, for messages."""
         if self.fragments:

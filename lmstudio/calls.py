@@ -138,6 +138,10 @@ class Channel:
             abandon = partial(connection.abandon, number, self._stop)
             self._session.worker.soon(abandon)
 
+    def outlive_session(self) -> None:
+        """Keep the session no longer alive, now that all has come."""
+        self._session = self._session.shadow()
+
     def error_of(self, end: End) -> LMStudioError | None:
         """The error that an end stands for; None for a good one."""
         return error_of(end, self.endpoint.name, self.address)

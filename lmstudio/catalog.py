@@ -11,7 +11,13 @@ import attrs
 from .aliases import one_of
 from .arguments import checked_callback, checked_flag, checked_name
 from .calls import call
-from .downloaded import SHARED_TTL, DownloadedModel, Loads, with_loader
+from .downloaded import (
+    SHARED_TTL,
+    DownloadedModel,
+    DownloadedModels,
+    Loads,
+    with_loader,
+)
 from .errors import (
     LMStudioError,
     LMStudioModelNotFoundError,
@@ -19,7 +25,7 @@ from .errors import (
     LMStudioValueError,
     shown,
 )
-from .handles import ModelHandle
+from .handles import LoadedModels, ModelHandle
 from .loading import Load
 from .models import LLM, EmbeddingModel
 from .options import load_stack
@@ -276,7 +282,7 @@ class Models(Generic[H]):
     def list_loaded(self) -> list[H]:
         """Handles of all loaded models, in the order that the server lists them."""
         infos: list[InstanceInfo] = self._call("listLoaded", None)
-        return [self._handle(info, None) for info in infos]
+        return LoadedModels(self._handle(info, None) for info in infos)
 
     def list_downloaded(self) -> list[DownloadedModel[H]]:
         """The models of this kind on the server's disk, each with ways to load it."""
@@ -461,11 +467,11 @@ def list_downloaded(
     infos: list[ModelInfo] = call(
         session, "system", "listDownloadedModels", timeout=call_time
     )
-    return [
+    return DownloadedModels(
         with_loader(info, loads.get(info.type))
         for info in infos
         if domain is None or info.type == domain
-    ]
+    )
 
 
 def _milliseconds(ttl: object) -> int | None:

@@ -19,6 +19,7 @@ from .diagnostics import Diagnostics
 from .discovery import find_local, greet
 from .downloaded import DownloadedModel, Loads
 from .errors import LMStudioConnectionError, LMStudioValueError, shown
+from .handles import LoadedModels
 from .images import Files
 from .models import LLM, EmbeddingModel
 from .ownership import Owned
@@ -141,7 +142,7 @@ class LMStudioClient:
             raise LMStudioValueError(
                 f"namespace must be 'llm', 'embedding' or None, not {shown(namespace)}"
             )
-        loaded: list[LLM | EmbeddingModel] = []
+        loaded: LoadedModels[LLM | EmbeddingModel] = LoadedModels()
         if namespace != "embedding":
             loaded += self.llm.list_loaded()
         if namespace != "llm":

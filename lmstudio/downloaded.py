@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from .errors import LMStudioValueError, shown
+from .html import Table
 from .progress import Progress
 from .wire.common import ModelInfo
 from .wire.model import model
@@ -99,6 +100,19 @@ class DownloadedModel(ModelInfo, Generic[H]):
                 f" {shown(self.type)}, and only 'llm' and 'embedding' can"
             )
         return self._loads
+
+
+class DownloadedModels(Table[DownloadedModel[H]]):
+    """Models on a server's disk: a list that notebooks show as a table."""
+
+    COLUMNS = (
+        ("model", "model_key"),
+        ("type", "type"),
+        ("size", "size_bytes"),
+        ("parameters", "params_string"),
+        ("architecture", "architecture"),
+        ("context", "max_context_length"),
+    )
 
 
 def with_loader(info: ModelInfo, loads: Loads[H] | None) -> DownloadedModel[H]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Here because every module that logs imports this one, and the package itself imports
@@ -53,6 +53,17 @@ class LMStudioError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.__dict__.copy())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown(str(self))})"
+
+    def _repr_html_(self) -> str:
+        from .html import box, bubble, cut
+
+        made = box(type(self).__name__, cut(str(self), 2000))
+        return made + (
+            bubble("so far", cut(self.partial, 2000)) if self.partial else ""
+        )
 
     def of_input(self, index: int) -> LMStudioError:
         """The same error, saying which of several inputs it is about."""
@@ -306,6 +317,25 @@ class LMStudioConnectionError(LMStudioWebsocketError):
         self.hint = hint
         self.message = f"no LM Studio server at {address}: {reason}. {hint}"
         self.args = (self.message,)
+
+
+class LMStudioRealModelError(LMStudioRuntimeError):
+    """A test would have reached a real server, where that is forbidden.
+
+    Nothing was sent. See `lmstudio.testing.forbid_real_models`.
+
+    Attributes:
+        addresses: What would have been connected to, such as
+            ``"ws://127.0.0.1:1234"``.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = list(addresses)
+        super().__init__(
+            f"real models are forbidden here, and {', '.join(self.addresses)} is no"
+            " stand-in. Use lmstudio.testing.FakeServer or a cassette, or take back"
+            " forbid_real_models() or the variable LMSTUDIO_FORBID_REAL_MODELS"
+        )
 
 
 class LMStudioUnknownMessageWarning(LMStudioError, UserWarning):

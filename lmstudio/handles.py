@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from .arguments import checked_text, checked_texts
 from .calls import call, call_all
 from .errors import LMStudioProtocolError
+from .html import Table, escape
 from .progress import Progress
 from .session import Session
 from .wire.common import (
@@ -196,3 +197,26 @@ class ModelHandle:
         }
         inside = ", ".join(f"{name}={value!r}" for name, value in named.items())
         return f"<{type(self).__name__} {inside or 'any'}>"
+
+    def _repr_html_(self) -> str:
+        if self.info is None:  # it would have to ask the server
+            return f"<code>{escape(repr(self))}</code>"
+        return f"<code>{escape(repr(self))}</code>{self.info._repr_html_()}"
+
+
+H = TypeVar("H", bound=ModelHandle)
+
+
+class LoadedModels(Table[H]):
+    """Models in a server's memory: a list that notebooks show as a table.
+
+    It shows what the server said when it was made.
+    """
+
+    COLUMNS = (
+        ("identifier", "info.identifier"),
+        ("model", "info.model_key"),
+        ("type", "info.type"),
+        ("size", "info.size_bytes"),
+        ("context", "info.context_length"),
+    )

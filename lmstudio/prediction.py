@@ -132,7 +132,38 @@ class _Answer(Generic[T]):
         return self.content
 
 
-class Prediction(_Answer[T], Future[PredictionResult[T]]):
+class _Shown(_Answer[T]):
+    """What notebooks ask a prediction for."""
+
+    _session: Session
+    _channel: Channel
+    _arrivals: Arrivals
+    _parse: Callable[[str, str], T] | None
+    beyond: Callable[..., Sequence[Fragment] | None]
+    cancel: Callable[[], bool]
+
+    def _ipython_display_(self) -> None:
+        # IPython calls it for the last value of a cell, and for display().
+        from .notebook import show
+
+        show(self, is_json=self._parse is not None)
+        # A notebook keeps all that it has shown. That must not keep the client.
+        self._session = self._session.shadow()
+        self._channel.outlive_session()
+
+    def _mime_(self) -> tuple[str, str]:
+        # The same for marimo, where nothing can be shown before it is whole.
+        return "text/markdown", self.result()._repr_markdown_()
+
+    def prompt_share(self) -> float | None:
+        """How much of the prompt is processed, for who shows it in place of the bar.
+
+        The bar is not drawn any more; None when there is none, as it is not wanted.
+        """
+        return self._arrivals.prompt_share()
+
+
+class Prediction(_Shown[T], Future[PredictionResult[T]]):
     """Text being generated: iterate over it, wait for its result, or cancel it.
 
     It goes on whether or not anyone iterates. Iterating again, or from another thread,

@@ -1,4 +1,4 @@
-"""A bar on a terminal that shows how far something is."""
+"""A bar that shows how far something is: on a terminal, in a notebook, or of tqdm."""
 
 from __future__ import annotations
 
@@ -7,19 +7,38 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from . import html
 from .arguments import checked_callback
 from .errors import LMStudioTypeError, shown
+from .notebook import PATIENCE, Slot, is_notebook
 
-#: Seconds before a bar appears: what is quick needs none.
-PATIENCE = 0.7
 #: Columns of a bar, and of a terminal that does not say how wide it is.
 WIDTH, COLUMNS = 30, 80
 
-#: None for the default, True for a bar on a terminal, False for nothing, or a function
-#: that is called with 0 to 1.
-Progress = bool | Callable[[float], object] | None
+#: Seconds between two updates of a bar in a notebook, at least.
+INTERVAL = 0.1
+
+
+class BarOfTqdm(Protocol):
+    """What a bar of tqdm has, as far as it is needed here."""
+
+    n: Any
+    total: Any
+
+    @property
+    def refresh(self) -> Callable[..., object]:
+        """Draws it."""
+
+    @property
+    def update(self) -> Callable[..., object]:
+        """Not called: it adds, and shares may also fall."""
+
+
+#: None for the default, True for a bar on a terminal or in a notebook, False for
+#: nothing, a function that is called with 0 to 1, or tqdm: the class, or a bar.
+Progress = bool | Callable[[float], object] | type[BarOfTqdm] | BarOfTqdm | None
 
 #: The bar that is on the terminal: two would write over each other.
 _drawn: Callable[[], Bar | None] = lambda: None  # noqa: E731  # later a weak reference
@@ -31,13 +50,24 @@ def checked_progress(given: Any) -> Progress:
     Raises:
         LMStudioTypeError: It is something else.
     """
-    if isinstance(given, bool):
-        return given
+    if isinstance(given, bool) or _is_tqdm(given):
+        return given  # type: ignore[no-any-return]  # so it was looked at
     if given is None or callable(given):
         checked: Progress = checked_callback(given, "progress", takes=1)
         return checked
     raise LMStudioTypeError(
-        f"progress must be True, False or a function, not {shown(given)}"
+        "progress must be True, False or a function, not"
+        f" {shown(given)}; a bar or the class of tqdm is good too"
+    )
+
+
+def _is_tqdm(given: Any) -> bool:
+    """Whether it is a bar of tqdm, or the class of such bars.
+
+    tqdm has many of these (``auto``, ``notebook``, ``rich``), told by what they offer.
+    """
+    return all(
+        hasattr(given, name) for name in ("update", "refresh", "set_description")
     )
 
 
@@ -55,10 +85,14 @@ def displays(
     Raises:
         LMStudioTypeError: The argument can't be used.
     """
-    wish = default if checked_progress(given) is None else given
+    wish: Any = default if checked_progress(given) is None else given
     if wish is None:
         wish = own is None
+    if _is_tqdm(wish):
+        return TqdmBar(label, wish), own
     if wish is True:
+        if is_notebook():
+            return NotebookBar(label), own
         stream: Any = sys.stderr
         try:
             is_terminal = stream is not None and stream.isatty()
@@ -163,3 +197,83 @@ class Bar:
         except (OSError, ValueError):  # the terminal is gone
             self._is_over = True
         self._line = line
+
+
+class NotebookBar(Bar):
+    """The same in a notebook: in a display of its own, which is empty at the end."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label, None)
+        self._slot = Slot()
+        self._due = self._begin + PATIENCE
+
+    def due(self) -> float | None:
+        """Seconds until the bar wants to be drawn; None when it needs no call."""
+        if self._is_over or self._line == self._text():
+            return None
+        return max(0.0, self._due - time.monotonic())
+
+    def tick(self) -> None:
+        """Show the bar if it is time to."""
+        now = time.monotonic()
+        if not self._is_over and now >= self._due:
+            self._due = now + INTERVAL
+            self._draw(self._text())
+
+    def clear(self) -> None:
+        """Leave it: nothing else is written there."""
+
+    def close(self) -> None:
+        """Empty the display for good. Safe to repeat."""
+        if self._line:
+            self._draw("")
+        self._is_over = True
+
+    def _text(self) -> str:
+        return f"{self._label} {self._share:.0%}"
+
+    def _draw(self, line: str) -> None:
+        if line != self._line:
+            self._line = line
+            shown = html.bar(self._label, self._share) if line else ""
+            self._slot.show(line, html=shown)
+
+
+class TqdmBar(Bar):
+    """A bar of tqdm, driven by shares.
+
+    Args:
+        label: What is going on.
+        given: The class, to make a bar of and close it; or a bar, which stays the
+            user's: it is neither named nor closed.
+    """
+
+    def __init__(self, label: str, given: Any) -> None:
+        super().__init__(label, None)
+        self._is_own = isinstance(given, type)
+        self._given = given
+        self._bar: Any = None if self._is_own else given
+
+    def due(self) -> float | None:
+        """None: it is drawn when there is something new."""
+        return None
+
+    def tick(self) -> None:
+        """Show the bar."""
+        if self._is_over:
+            return
+        if self._bar is None:
+            self._bar = self._given(total=100, desc=self._label, unit="%", leave=False)
+        if self._bar.total is None:
+            self._bar.total = 100
+        self._bar.n = round(self._share * self._bar.total)
+        self._bar.refresh()
+
+    def clear(self) -> None:
+        """Leave it: tqdm does its own clearing."""
+
+    def close(self) -> None:
+        """Close a bar that was made here. Safe to repeat."""
+        if self._is_own and self._bar is not None and not self._is_over:
+            self._bar.close()
+        self._is_over = True

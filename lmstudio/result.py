@@ -212,3 +212,9 @@ class PredictionResult(Generic[T]):
         stats = self._success.get("stats")  # as it came, so perhaps of any type
         reason = stats.get("stopReason") if isinstance(stats, dict) else None
         return f"<PredictionResult {short!r} stop_reason={reason!r}>"
+
+    def _repr_markdown_(self) -> str:
+        from .notebook import Answer, remarks_on
+
+        shown = Answer(self.fragments, is_json=self.structured)
+        return shown.markdown(remarks_on(self))

@@ -16,6 +16,7 @@ import attrs
 
 from .errors import LMStudioToolError, LMStudioTypeError, shown
 from .functions import Tool
+from .html import cut
 from .mailbox import SLICE
 from .wire.llm import Message, Part, ToolCallRequest
 
@@ -53,6 +54,13 @@ class ToolCall:
     def name(self) -> str:
         """The name of the tool, as the model wrote it."""
         return self.request.name
+
+    def __repr__(self) -> str:
+        given = cut(repr(self.request.arguments), 60)
+        answer = self.content if self.error is None else str(self.error)
+        kind = "answer" if self.error is None else "error"
+        name, said = cut(self.name, 60), cut(answer, 60)
+        return f"<ToolCall {name!r} {given}, {kind} {said!r}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The call as JSON has it: arguments and answer as the model knows them."""

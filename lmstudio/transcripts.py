@@ -172,19 +172,13 @@ def as_text(messages: Sequence[Message]) -> str:
 
 def as_html(messages: Sequence[Message]) -> str:
     """The end of the conversation as HTML: nothing in it is taken as markup."""
-    from html import escape
+    from .html import bubble, cut
 
     left_out = len(messages) - _SHOWN_MESSAGES
     rows = [f"<div><i>… {left_out} earlier</i></div>"] if left_out > 0 else []
     for message in messages[-_SHOWN_MESSAGES:]:
         for who, said in _lines(message):
-            cut = said if len(said) <= _SHOWN_TEXT else said[: _SHOWN_TEXT - 1] + "…"
-            # What no encoding has would break the whole notebook.
-            cut = cut.encode("utf-8", "replace").decode()
-            rows.append(
-                '<div style="white-space: pre-wrap; margin: 0.3em 0">'
-                f"<b>{escape(who)}</b> {escape(cut)}</div>"
-            )
+            rows.append(bubble(who, cut(said, _SHOWN_TEXT)))
     return "<div>" + "".join(rows) + "</div>"
 
 

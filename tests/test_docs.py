@@ -102,7 +102,8 @@ def blocks_in(page: Path) -> list[Block]:
 def run(block: Block, namespace: dict[str, Any], server: testing.FakeServer) -> None:
     """Run a block; what its comments say is printed must be printed."""
     if setup := block.notes.get("setup"):
-        exec(setup, {**vars(testing), "server": server})
+        names = {name: getattr(testing, name) for name in testing.__all__}
+        exec(setup, {**names, "server": server})
     code = "\n" * (block.line - 1) + block.code  # so that tracebacks have the line
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -148,6 +149,7 @@ def server(
         monkeypatch.delenv("LM_API_TOKEN", raising=False)
         monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
         monkeypatch.setattr("lmstudio.default._client", None)
+        monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # else it has a thread
         yield fake
         if lmstudio.default._client is not None:
             lmstudio.default._client.close()

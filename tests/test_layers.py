@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "lmstudio"
 #: import what stands above it here: lower layers, and earlier files of its own.
 #: Files that one pattern matches may import each other.
 TABLE = (
+    ("errors", "html.py"),
     ("errors", "errors.py"),
     ("errors", "_version.py"),
     ("paths", "paths.py"),
@@ -41,6 +42,7 @@ TABLE = (
     ("protocol", "protocol/client.py"),
     ("protocol", "protocol/server.py"),
     ("io", "address.py"),
+    ("io", "permitted.py"),
     ("io", "transport.py"),
     ("io", "mailbox.py"),
     ("io", "signals.py"),
@@ -50,6 +52,7 @@ TABLE = (
     ("io", "session.py"),
     ("calls", "calls.py"),
     ("domain", "arguments.py"),
+    ("domain", "notebook.py"),
     ("domain", "progress.py"),
     ("domain", "schema/references.py"),
     ("domain", "schema/scalars.py"),
@@ -101,6 +104,7 @@ TABLE = (
     ("server", "server/gguf.py"),
     ("server", "server/memory.py"),
     ("server", "server/lookup.py"),
+    ("server", "server/projectors.py"),
     ("server", "server/store.py"),
     ("server", "server/locks.py"),
     ("server", "server/unwinding.py"),
@@ -141,6 +145,7 @@ TABLE = (
     ("server", "server/guard.py"),
     ("server", "server/clients.py"),
     ("server", "server/files.py"),
+    ("server", "server/pictures.py"),
     ("server", "server/logs.py"),
     ("server", "server/log_relay.py"),
     ("server", "server/generation.py"),
@@ -211,6 +216,7 @@ FOREIGN = {
     "typing_extensions": ("models.py", "compat.py"),  # for type checkers only
     "websocket": ("transport.py",),
     "huggingface_hub": ("server/hub.py",),
+    "PIL": ("server/pictures.py",),
     "xllamacpp": ("server/engines/llama_child.py",),
     "starlette": ("server/app.py", "server/runner.py", "server/rest/*.py"),
     "uvicorn": ("server/runner.py", "server/web.py"),

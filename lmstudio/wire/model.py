@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ..errors import shown
+
 __all__ = ["Plain", "camel", "model", "snake"]
 
 
@@ -44,10 +46,10 @@ def _hash(self: Any) -> int:
 
 
 def _repr(self: Any) -> str:
-    shown = ((field, getattr(self, field.name)) for field in _fields(self))
+    values = ((field, getattr(self, field.name)) for field in _fields(self))
     inside = ", ".join(
-        f"{field.name}={value!r}"
-        for field, value in shown
+        f"{field.name}={shown(value)}"
+        for field, value in values
         # What is None by default was not said, and would only be in the way.
         if field.repr and not (value is None and field.default is None)
     )
@@ -70,6 +72,12 @@ class Plain:
             for name in names
             if name != "raw" and not name.startswith("_")
         }
+
+    def _repr_html_(self) -> str:
+        from ..html import table
+
+        rows = [(n, v) for n, v in self.to_dict().items() if v is not None]
+        return table((type(self).__name__, ""), rows, len(rows))
 
 
 def _as_json(value: Any) -> Any:
