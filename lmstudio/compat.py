@@ -6,7 +6,7 @@ out, and why: docs/coming-from.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 import attrs
@@ -111,7 +111,6 @@ SyncModelHandle = ModelHandle
 AnyModelSpecifier = ModelSpecifier | ModelQuery | str
 #: Same as `Message`, whoever speaks.
 AnyChatMessage = Message
-UserMessage = SystemPrompt = AssistantResponse = ToolResultMessage = Message
 #: Same as `History`: a conversation as it travels.
 ChatHistoryData = History
 #: Same as `ToolLike`: what `act` takes as a tool.
@@ -192,6 +191,65 @@ else:
         """
 
         part_type = "toolCallResult"
+
+
+class _MessageKind(type):
+    """A name for messages of one role: makes them, and tells them from others."""
+
+    role: str
+
+    def __call__(cls, *, content: Any, **fields: Any) -> Message:
+        """A message of this role.
+
+        Args:
+            content: Its parts; a text is one.
+        """
+        parts = [content] if isinstance(content, (str, Part)) else content
+        texts = [Part(type="text", text=p) if isinstance(p, str) else p for p in parts]
+        return Message(role=cls.role, content=texts, **fields)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Message) and instance.role == cls.role
+
+
+if TYPE_CHECKING:
+
+    class _OfRole(Message):
+        def __init__(self, *, content: str | Part | Iterable[str | Part]) -> None: ...
+
+    class UserMessage(_OfRole):
+        """A `Message` of the user."""
+
+    class SystemPrompt(_OfRole):
+        """A `Message` of the system."""
+
+    class AssistantResponse(_OfRole):
+        """A `Message` of the model."""
+
+    class ToolResultMessage(_OfRole):
+        """A `Message` with what tools returned."""
+
+else:
+
+    class UserMessage(metaclass=_MessageKind):
+        """Makes a `Message` of the user; ``isinstance`` knows such messages."""
+
+        role = "user"
+
+    class SystemPrompt(metaclass=_MessageKind):
+        """Makes a `Message` of the system; ``isinstance`` knows such messages."""
+
+        role = "system"
+
+    class AssistantResponse(metaclass=_MessageKind):
+        """Makes a `Message` of the model; ``isinstance`` knows such messages."""
+
+        role = "assistant"
+
+    class ToolResultMessage(metaclass=_MessageKind):
+        """Makes a `Message` with what tools returned; ``isinstance`` knows them."""
+
+        role = "tool"
 
 
 class EmbeddingLoadModelConfig(TypedDict, total=False):

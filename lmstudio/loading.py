@@ -183,7 +183,10 @@ class Load:
                     "several models match; loading the first of %s", item["ambiguous"]
                 )
             elif kind == "unloadingOtherJITModel":
-                log.info("the server unloads another model: %.200r", item.get("info"))
+                log.warning(
+                    "the server unloads %.200r, to make room for a model on demand",
+                    _identifier(item.get("info")),
+                )
         return None
 
     def _report(self, progress: object) -> None:
@@ -233,3 +236,8 @@ class Load:
                 call(self._session, self._namespace, "unloadModel", unload, timeout=5)
             except LMStudioError as exc:
                 log.warning("a cancelled load left %s loaded: %s", identifier, exc)
+
+
+def _identifier(info: Any) -> Any:
+    """What a model is called, as far as its description says so."""
+    return info.get("identifier", info) if isinstance(info, dict) else info

@@ -443,3 +443,22 @@ def test_names_are_there_and_in_nobodys_way():
     assert set() == set(compat.__all__) & {*dir(lms), *lms.__all__}
     with pytest.raises(AttributeError, match="has no attribute 'AsyncClient'"):
         lms.AsyncClient  # noqa: B018
+
+
+def test_messages_by_role():
+    """Each name for messages makes those of one role, and knows them."""
+    kinds = {
+        "user": lms.UserMessage,
+        "system": lms.SystemPrompt,
+        "assistant": lms.AssistantResponse,
+        "tool": lms.ToolResultMessage,
+    }
+    for role, kind in kinds.items():
+        made = kind(content=[lms.TextData(text="q")])
+        assert (role, "q") == (made.role, made.text)
+        assert made == kind(content="q")
+        assert [kind] == [k for k in kinds.values() if isinstance(made, k)]
+        assert isinstance(made, lms.AnyChatMessage)
+    assert not isinstance("q", lms.UserMessage)
+    chat = lms.Chat.from_history("hi")
+    assert isinstance(chat[0], lms.UserMessage)

@@ -1,7 +1,7 @@
 """Every setting of the protocol can be given, in every spelling, and is sent right.
 
-The protocol's description and schema stand beside the repository; without them the
-tests are skipped.
+The protocol's description and schema stand beside the repository; without them nothing
+is compared with these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lmstudio import LMStudioClient, LMStudioError
 from lmstudio.testing import FakeServer
 from lmstudio.wire.config import CHECKBOX, EMBEDDING_LOAD, LOAD, PREDICTION
 from lmstudio.wire.model import camel
-from test_schema import all_problems, needs_schema
+from test_schema import DEFINITIONS, all_problems
 
 PAGE = Path(__file__).parents[2] / "shared" / "protocol" / "PROTOCOL.md"
 #: Keys that no option has: those of another call, those that go with an option, and a
@@ -122,7 +122,6 @@ def sent(fake, endpoint):
     return {field["key"]: field["value"] for field in layers[0]["config"]["fields"]}
 
 
-@needs_schema
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.what)
 def test_every_option_is_sent(fake, table):
     """In each spelling the same goes out, and it fits the schema."""
@@ -146,12 +145,12 @@ def test_every_option_is_sent(fake, table):
             assert found[1:] == found[:-1], row.name
             is_checkbox = isinstance(found[0], dict) and "checked" in found[0]
             assert (row.wrap == CHECKBOX) == is_checkbox, row.name
-    problems, count = all_problems(fake)
-    assert [] == problems
-    assert len(table.settings) < count
+    if DEFINITIONS:
+        problems, count = all_problems(fake)
+        assert [] == problems
+        assert len(table.settings) < count
 
 
-@needs_schema
 def test_options_that_are_off(fake):
     """False is sent in the off form of each option that has one."""
     with LMStudioClient(fake.host) as client:
@@ -163,4 +162,5 @@ def test_options_that_are_off(fake):
                 assert off == sent(fake, "predict")[row.key]
         model.respond("x", raw={"llm.prediction.new": [1]}).result()
         assert {"llm.prediction.new": [1]} == sent(fake, "predict")
-    assert [] == all_problems(fake)[0]
+    if DEFINITIONS:
+        assert [] == all_problems(fake)[0]

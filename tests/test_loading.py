@@ -363,7 +363,7 @@ def test_newer_servers(fake, client, caplog):
     assert [0.5] == told
     assert [
         "several models match; loading the first of ['other', 'another']",
-        "the server unloads another model: {'identifier': 'old'}",
+        "the server unloads 'old', to make room for a model on demand",
     ] == caplog.messages
 
 

@@ -15,19 +15,7 @@ from live.conftest import MODEL_PATH, ROOT, Running, environment, started
 
 EXAMPLES = ROOT / "docs/examples"
 REPO, _, FILE = MODEL_PATH.rpartition("/")
-PRESET = """{
-  "identifier": "@local:my-chatml",
-  "name": "My ChatML",
-  "changed": true,
-  "operation": {
-    "fields": [
-      {"key": "llm.prediction.systemPrompt", "value": "You are a wise man."},
-      {"key": "llm.prediction.temperature", "value": 0.25}
-    ]
-  },
-  "load": {"fields": [{"key": "llm.load.contextLength", "value": 1536}]}
-}
-"""
+PRESET = (EXAMPLES / "my-chatml.preset.json").read_text("utf-8")
 
 #: What each prints, as a regular expression over all of its output.
 PRINTS = {
