@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import websocket
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstudio.transport import TransportEnded, _WebSocket
-from raw_server import PING, PONG, TEXT, frame
+from raw_server import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 MASK = b"\x01\x02\x03\x04"
 
@@ -101,6 +102,52 @@ cuts = st.lists(st.integers(1, 70000), max_size=8)
 def test_every_split_gives_the_same_messages(data, cuts):
     """However the stream is cut into reads, our parser and the library's agree."""
     assert read_by_library(data, []) == read_by_us(data, cuts)
+
+
+def stretched(payload, width):
+    """A text whose length is written in 2 or 8 bytes, though fewer would do."""
+    head = bytes((TEXT, 126 if width == 2 else 127))
+    return head + len(payload).to_bytes(width, "big") + payload
+
+
+closes = st.builds(
+    lambda code, reason: frame(CLOSE, code.to_bytes(2, "big") + reason),
+    st.sampled_from((1000, 1001, 1008, 1011, 4000)),
+    st.sampled_from((b"", b"bye", "später".encode())),
+) | st.just(frame(CLOSE))
+odd = (
+    closes
+    | st.builds(stretched, small, st.sampled_from((2, 8)))
+    | st.builds(frame, st.just(BINARY), small)
+    | small.map(lambda part: frame(0x01, part))  # begun, and interrupted
+    | small.map(lambda part: frame(0x80, part))  # ended, but not begun
+)
+
+
+@given(st.lists(whole | control | fragmented() | odd, max_size=8), st.data(), cuts)
+@example([stretched(b"x", 8), frame(TEXT, b"y"), frame(CLOSE)], None, [1, 2, 9, 10])
+@example([frame(0x01, b"x"), frame(CLOSE, b"\x03\xe8"), frame(TEXT, b"y")], None, [4])
+def test_ends_anywhere(frames, data, cuts):
+    """A close, another frame, or the end of the stream, in the middle of anything."""
+    stream = b"".join(frames)
+    # Seldom a close: the end of the stream, also inside a header or a payload.
+    end = len(stream) if data is None else data.draw(st.integers(0, len(stream)))
+
+    assert read_by_library(stream[:end], []) == read_by_us(stream[:end], cuts)
+
+
+@given(st.sampled_from((1000, 1001, 1008, 4000)), st.text(max_size=30), cuts)
+def test_a_close_says_why(code, reason, cuts):
+    """The code and the reason of a close come out, wherever the stream is cut."""
+    said = frame(CLOSE, code.to_bytes(2, "big") + reason.encode())
+    ws = _WebSocket(skip_utf8_validation=True, enable_multithread=False)
+    ws.sock = Chunks(frame(TEXT, b"{}") + said, [c % 40 + 1 for c in cuts])
+
+    assert [b"{}"] == ws.cut()
+    with pytest.raises(TransportEnded) as caught:
+        ws.cut()
+    expected = f"code {code}" + (f", {reason!r}" if reason else "")
+    assert f"the server closed the connection ({expected})" == str(caught.value)
 
 
 @given(st.lists(st.binary(max_size=40) | whole | control).map(b"".join), cuts)
