@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 #: Seconds for connecting and for the handshake.
 CONNECT_TIME = 10.0
+#: Seconds after which a thread that waits for a connection looks whether the client was
+#: closed.
+CLOSED_SLICE = 0.1
 #: Variables that may hold an API token, in this order.
 #: Source: docs/wire/connection.md.
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
@@ -204,6 +207,40 @@ class Session:
         return made
 
     def _connect(self, namespace: str) -> Connection:
+        """Connect on a thread of its own, for that of the caller can't be woken up.
+
+        Raises:
+            LMStudioRuntimeError: The client was closed meanwhile.
+        """
+        made: list[Connection | BaseException] = []
+        is_made, is_given_up = threading.Event(), threading.Event()
+
+        def work() -> None:
+            try:
+                made.append(self._reach(namespace))
+            except BaseException as exc:  # raised where it is waited for
+                made.append(exc)
+            is_made.set()
+            if is_given_up.is_set():
+                _discard(made)
+
+        threading.Thread(target=work, name="lmstudio-connect", daemon=True).start()
+        try:
+            while not is_made.wait(CLOSED_SLICE):
+                self._check_open()
+        except BaseException:  # closed, or Ctrl-C
+            is_given_up.set()
+            _discard(made)  # whichever of us comes second finds it
+            raise
+        outcome = made.pop()
+        try:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+        finally:
+            del outcome  # its traceback holds this frame
+
+    def _reach(self, namespace: str) -> Connection:
         # Imported on first use: the websocket library brings ssl and takes its time.
         from .connection import Connection
 
@@ -311,6 +348,17 @@ class Session:
         self.worker, self._callbacks = Worker("lmstudio-worker"), None
         for connection in connections.values():
             connection.forsake()
+
+
+def _discard(made: list[Connection | BaseException]) -> None:
+    """Close a connection that nobody waits for any more."""
+    while made:
+        try:
+            outcome = made.pop()
+        except IndexError:  # the other thread has it
+            return
+        if not isinstance(outcome, BaseException):
+            outcome.close()
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

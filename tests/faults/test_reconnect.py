@@ -53,17 +53,20 @@ def impatient(monkeypatch):
 @pytest.mark.parametrize("how", ["server closes", "reset"])
 def test_the_next_call_connects_again(call, how):
     """After a restart the first call of any kind just works, without a pause."""
-    with FakeServer(["any", "other"], loaded=["any"]) as fake:
-        with Proxy(fake.port) as proxy, LMStudioClient(proxy.host) as client:
-            client.llm.list_loaded()
-            used = client._session._connections["llm"]
-            if how == "reset":
-                proxy.link().reset()
-            else:
-                fake.drop_connections()
-            used._reader.join(PATIENCE)
-            assert call(client)
-            assert 2 == len([link for link in proxy.links if link.path == "/llm"])
+    with (
+        FakeServer(["any", "other"], loaded=["any"]) as fake,
+        Proxy(fake.port) as proxy,
+        LMStudioClient(proxy.host) as client,
+    ):
+        client.llm.list_loaded()
+        used = client._session._connections["llm"]
+        if how == "reset":
+            proxy.link().reset()
+        else:
+            fake.drop_connections()
+        used._reader.join(PATIENCE)
+        assert call(client)
+        assert 2 == len([link for link in proxy.links if link.path == "/llm"])
 
 
 def test_a_restart_in_the_middle_of_nothing():

@@ -120,20 +120,25 @@ def test_a_call(fake, proxy, endpoint, call):
 def test_after_the_connection(monkeypatch, steps):
     """A server that accepts and says nothing is given up, with a hint."""
     monkeypatch.setattr(session_module, "CONNECT_TIME", IDLE)
-    with RawServer(steps) as server, LMStudioClient(server.host) as client:
-        with pytest.raises(LMStudioConnectionError, match="in time"):
-            client.llm.list_loaded()
+    with (
+        RawServer(steps) as server,
+        LMStudioClient(server.host) as client,
+        pytest.raises(LMStudioConnectionError, match="in time"),
+    ):
+        client.llm.list_loaded()
 
 
 def test_after_the_handshake():
     """A server that accepts the credentials and then no more: the call's limit."""
-    with RawServer() as server:
-        with LMStudioClient(server.host, idle_timeout=IDLE) as client:
-            with pytest.raises(LMStudioTimeoutError, match="listLoaded"):
-                client.llm.list_loaded()
-            prediction = client.llm.get("any").respond("x", idle_timeout=IDLE)
-            with pytest.raises(LMStudioTimeoutError, match="nothing has arrived"):
-                prediction.result()
-            peer = server.peer()
-            seen = [peer.json() for _ in range(3)]
-            assert {"type": "cancel"} == seen[2]["message"]
+    with (
+        RawServer() as server,
+        LMStudioClient(server.host, idle_timeout=IDLE) as client,
+    ):
+        with pytest.raises(LMStudioTimeoutError, match="listLoaded"):
+            client.llm.list_loaded()
+        prediction = client.llm.get("any").respond("x", idle_timeout=IDLE)
+        with pytest.raises(LMStudioTimeoutError, match="nothing has arrived"):
+            prediction.result()
+        peer = server.peer()
+        seen = [peer.json() for _ in range(3)]
+        assert {"type": "cancel"} == seen[2]["message"]

@@ -187,9 +187,11 @@ def test_refuse(ends):
 
 def test_nobody_behind_it():
     """Without a server its clients are let in and turned out."""
-    with Proxy(raw_server.free_port()) as proxy:
-        with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as client:
-            assert b"" == client.recv(1)
+    with (
+        Proxy(raw_server.free_port()) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as client,
+    ):
+        assert b"" == client.recv(1)
     assert "proxy-accept" not in [thread.name for thread in threading.enumerate()]
 
 

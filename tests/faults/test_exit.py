@@ -1,0 +1,208 @@
+"""Issue 5: interpreter exit without `close()`.
+
+With a stream running, from an atexit hook, from a thread: it exits within 1 s, models
+that the client owns are unloaded, and nothing is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lmstudio
+from lmstudio.testing import AWAIT_CANCEL, FakeServer
+from timing import quickest
+
+PATIENCE = 20.0
+#: Seconds from the end of the program to the end of its process.
+LIMIT = 1.0
+ROOT = str(Path(lmstudio.__file__).parents[1])
+
+HEAD = """
+import atexit, sys, threading, time
+{before}
+import lmstudio as lms
+client = lms.LMStudioClient(sys.argv[1])
+model = client.llm.load("other")
+prediction = model.respond("x")
+assert "text" == next(iter(prediction))
+"""
+TAIL = """
+print(time.monotonic(), flush=True)
+"""
+
+#: How programs end, all with a stream running.
+ENDINGS = {
+    "just so": "",
+    "with a thread that iterates": """
+threading.Thread(target=list, args=[prediction], daemon=True).start()
+""",
+    "with a thread that waits for a call": """
+threading.Thread(target=prediction.result, daemon=True).start()
+threading.Thread(target=client.llm.load, args=["slow"], daemon=True).start()
+""",
+    "with a done callback": "prediction.add_done_callback(print)\n",
+    "with a run of tools": """
+def tool() -> str:
+    "Say something."
+    return ""
+run = model.act("x", [tool], wait=False)
+next(iter(run))
+""",
+    "with the log": "logs = client.diagnostics.stream_logs()\n",
+    "with the default client": """
+lms.configure_default_client(sys.argv[1])
+other = lms.llm("any").respond("x")
+next(iter(other))
+""",
+    "with many clients": """
+more = [lms.LMStudioClient(sys.argv[1]) for _ in range(20)]
+streams = [one.llm.get("any").respond("x") for one in more]
+for stream in streams:
+    next(iter(stream))
+""",
+    "in a hook that uses the client": """
+atexit.register(lambda: model.count_tokens("one two"))
+atexit.register(lambda: list(client.llm.list_loaded()))
+""",
+    "in a hook that closes the client": "atexit.register(client.close)\n",
+    "in a hook that cancels": "atexit.register(prediction.cancel)\n",
+    "in a circle": """
+class Circle: pass
+circle = Circle(); circle.it = circle; circle.what = (client, model, prediction)
+del client, model, prediction
+""",
+    "in a generator": """
+def texts():
+    with model.respond("x") as mine:
+        yield from mine
+pieces = texts()
+next(pieces)
+""",
+}
+
+
+def ends(program, fake, flags=("-W", "error")):
+    """Run it to its end: exit code, errors, and seconds that its exit took."""
+    with subprocess.Popen(
+        [sys.executable, *flags, "-c", program, fake.host],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ROOT},
+    ) as process:
+        output, errors = process.communicate(timeout=PATIENCE)
+        ended = time.monotonic()
+    return process.returncode, errors, ended - float(output or "nan")
+
+
+@pytest.fixture
+def fake():
+    """A server with models to load, whose answers never end."""
+    with FakeServer(["any", "other", "slow"], loaded=["any"]) as server:
+        server.reply(["text", AWAIT_CANCEL], times=None)
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_end(fake, ending):
+    """However it ends, it ends at once and in silence, and frees what it owns."""
+
+    def once():
+        if "call" in ending:
+            fake.on_load([1.0])
+            fake.on_load([0.5, AWAIT_CANCEL])
+        program = HEAD.format(before="") + ENDINGS[ending] + TAIL
+        code, errors, took = ends(program, fake)
+        assert (0, "") == (code, errors)
+        assert ["any"] == fake.loaded()
+        return took
+
+    quickest(LIMIT, once)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("-X", "dev", "-W", "error"), ("-O",), ("-I",)])
+def test_under_flags(fake, flags):
+    """The development mode of Python finds nothing that was left open."""
+
+    def once():
+        program = f"import sys; sys.path.insert(0, {ROOT!r})\n" + HEAD + TAIL
+        code, errors, took = ends(program.format(before=""), fake, flags)
+        assert (0, "") == (code, errors)
+        assert ["any"] == fake.loaded()
+        return took
+
+    quickest(LIMIT, once)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "hook",
+    ["client.llm.list_loaded()", "client.close()", "print(len(prediction.content))"],
+)
+def test_a_hook_that_was_there_before_us(fake, hook):
+    """A hook registered before the import runs after ours, and neither hangs."""
+    before = f"def hook():\n    {hook}\natexit.register(hook)"
+    if "content" in hook:  # it would wait for a stream that goes on
+        before = before.replace("    print", "    prediction.cancel()\n    print")
+    program = HEAD.format(before=before) + TAIL
+
+    def once():
+        with subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", program, fake.host],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": ROOT},
+        ) as process:
+            began = float(process.stdout.readline())
+            _, errors = process.communicate(timeout=PATIENCE)
+            took = time.monotonic() - began
+        assert (0, "") == (process.returncode, errors)
+        assert "other" not in fake.loaded()
+        return took
+
+    quickest(LIMIT, once)
+
+
+FROM_A_THREAD = """
+def work():
+    for text in prediction:
+        pass
+thread = threading.Thread(target=work)
+thread.start()
+def stop():
+    print(time.monotonic(), flush=True)
+    prediction.cancel()
+threading.Timer(0.1, stop).start()
+"""
+
+
+@pytest.mark.slow
+def test_from_a_thread(fake):
+    """Python waits for a thread of the program, which ends when it is cancelled."""
+
+    def once():
+        code, errors, took = ends(HEAD.format(before="") + FROM_A_THREAD, fake)
+        assert (0, "") == (code, errors)
+        assert ["any"] == fake.loaded()
+        return took
+
+    quickest(LIMIT, once)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_program(fake):
+    """Its own traceback is all that is printed, and its models go."""
+    code, errors, _ = ends(HEAD.format(before="") + TAIL + "1 / 0", fake)
+    assert 1 == code
+    assert errors.endswith("ZeroDivisionError: division by zero\n")
+    assert 1 == errors.count("Traceback")
+    assert ["any"] == fake.loaded()

@@ -1,0 +1,213 @@
+"""Issue 5: `break`, `with` left, the prediction garbage-collected.
+
+Also inside a lock or a signal handler, the cancel reaches the server within 200 ms, and
+nothing is ever stuck.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import lmstudio
+from lmstudio.testing import AWAIT_CANCEL
+from scripts import is_cancel
+from timing import quickest
+
+PATIENCE = 5.0
+#: Seconds until the server has read the cancel.
+LIMIT = 0.2
+#: A handler acts at every such line; 1 takes half a minute.
+STRIDE = 7
+PACKAGE = str(Path(lmstudio.__file__).parent)
+
+
+def begun(model):
+    """A prediction that has said something and goes on, and its channel."""
+    prediction = model.respond("x")
+    assert "text" == next(iter(prediction))
+    return prediction, prediction._inbox.request[1]
+
+
+def wait_for_cancel(fake, number):
+    """Wait until the server is asked to stop a channel."""
+    fake.wait_for(
+        lambda seen: is_cancel(seen) and seen.message["channelId"] == number, PATIENCE
+    )
+
+
+def by_break(model):
+    for _ in model.respond("x"):
+        break
+
+
+def by_with(model):
+    with model.respond("x") as prediction:
+        next(iter(prediction))
+
+
+def by_error(model):
+    with pytest.raises(ZeroDivisionError), model.respond("x") as prediction:
+        next(iter(prediction))
+        raise ZeroDivisionError
+
+
+def by_del(model):
+    prediction = model.respond("x")
+    next(iter(prediction))
+    del prediction
+
+
+def by_collection(model):
+    circle = [model.respond("x")]
+    next(iter(circle[0]))
+    circle.append(circle)
+    del circle
+    gc.collect()
+
+
+def by_generator(model):
+    def texts():
+        yield from model.respond("x")
+
+    pieces = texts()
+    next(pieces)
+    pieces.close()
+
+
+def by_thread(model):
+    thread = threading.Thread(target=by_del, args=[model])
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "let_go",
+    [by_break, by_with, by_error, by_del, by_collection, by_generator, by_thread],
+)
+def test_the_server_hears_of_it(fake, model, let_go):
+    """However a prediction is let go, its cancel is read within 200 ms."""
+    fake.reply(["text", AWAIT_CANCEL], times=None)
+
+    def once():
+        fresh = len(fake.requests)
+        let_go(model)
+        began = time.monotonic()
+        fake.wait_for(
+            lambda seen: is_cancel(seen) and seen in fake.requests[fresh:], PATIENCE
+        )
+        return time.monotonic() - began
+
+    quickest(LIMIT, once)
+
+
+def test_in_a_signal_handler(fake, model):
+    """A handler may drop the last reference, break out of a loop, or leave a block."""
+    fake.reply(["text", AWAIT_CANCEL], times=None)
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        for let_go in (by_break, by_with, by_collection):
+            signal.signal(signal.SIGUSR1, lambda *_, let_go=let_go: let_go(model))
+
+            def once():
+                fresh = len(fake.requests)
+                began = time.monotonic()
+                signal.raise_signal(signal.SIGUSR1)
+                fake.wait_for(
+                    lambda seen: is_cancel(seen) and seen in fake.requests[fresh:]
+                )
+                return time.monotonic() - began
+
+            quickest(LIMIT, once)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+class Handler:
+    """Does something at the n-th line that this thread runs in the package.
+
+    So does a signal handler: Python runs it in the main thread, between any two steps,
+    and with every lock held that the thread holds there.
+
+    Attributes:
+        where: The line, once it was reached.
+    """
+
+    def __init__(self, at, action):
+        self._left, self._action = at, action
+        self.where = None
+
+    def __enter__(self):
+        sys.settrace(self._call)
+
+    def __exit__(self, *exc):
+        sys.settrace(None)
+
+    def _call(self, frame, event, arg):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        return self._step
+
+    def _step(self, frame, event, arg):
+        if event == "line" and self.where is None:
+            self._left -= 1
+            if self._left == 0:
+                name = Path(frame.f_code.co_filename).name
+                self.where = f"{name}:{frame.f_lineno}"
+                self._action()
+        return self._step
+
+
+def at_each_line(work, prepare):
+    """Do the work again and again, and let a handler act at its next line each time.
+
+    Args:
+        work: What is interrupted.
+        prepare: Called before each time; gives what the handler does, and a check.
+    """
+    for at in range(1, 3000, STRIDE):
+        action, check = prepare()
+        handler = Handler(at, action)
+
+        def run(handler=handler):
+            with handler:
+                work()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"stuck after {handler.where}"
+        if handler.where is None:
+            assert at > 100
+            action()
+            check("the end")
+            return
+        check(handler.where)
+    raise AssertionError("the work has no end")
+
+
+@pytest.mark.slow
+def test_in_a_handler_at_any_line(fake, model):
+    """Whatever the thread was at, with whatever locks, a handler may let one go."""
+    fake.reply(["text", AWAIT_CANCEL], times=None, when="x")
+    fake.reply("answer", times=None, when="work")
+
+    def prepare():
+        held = [begun(model)]
+        number = held[0][1]
+        return held.clear, lambda where: wait_for_cancel(fake, number)
+
+    def work():
+        prediction = model.respond("work")
+        assert "answer" == prediction.result().content
+        with model.respond("work") as other:
+            other.cancel()
+        model.count_tokens("one two")
+
+    at_each_line(work, prepare)
