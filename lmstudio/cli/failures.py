@@ -14,6 +14,8 @@ WRONG_USAGE = 2
 NO_SERVER = 3
 NOT_FOUND = 4
 INTERRUPTED = 130
+#: As shells have it of programs that SIGPIPE ends.
+CLOSED_PIPE = 141
 
 #: Errors of the package by name, and the exit code of each; the first that fits
 #: counts. By name, since most commands end without an error.

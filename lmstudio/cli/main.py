@@ -14,7 +14,7 @@ except ModuleNotFoundError as exc:  # `lms` is installed with the package itself
     raise SystemExit(hint) from exc
 
 from .common import says, with_levels
-from .failures import INTERRUPTED, Failure, failure_of, wrong_usage
+from .failures import CLOSED_PIPE, INTERRUPTED, Failure, failure_of, wrong_usage
 
 #: Each command and what it does. It is the object of its name in the module of its
 #: name, with an underscore where Python wants one, which is imported when it is used.
@@ -93,9 +93,14 @@ class Lms(click.Group):
 
         if not standalone_mode:
             return run()
+        out = sys.stdout
         try:
             with unwound_by_signals():
                 code = run()
+        except SystemExit:
+            if sys.stdout is out:
+                raise
+            code = CLOSED_PIPE  # click wraps the output where nobody reads it
         except click.UsageError as exc:
             code = _report(wrong_usage(exc))
         except click.ClickException as exc:

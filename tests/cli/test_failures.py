@@ -67,11 +67,11 @@ def test_usage_errors_name_the_command():
 
 
 def test_table_of_the_guide():
-    """The exit codes of the guide are those of the code, and of the two signals."""
+    """The exit codes of the guide are those of the code, and of SIGTERM."""
     guide = Path(__file__).parents[2] / "docs" / "guides" / "lms.md"
     table = guide.read_text("utf-8").split("| exit code | meaning |")[1]
     told = [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.M)]
     codes = {failures.FAILED, failures.WRONG_USAGE, failures.NO_SERVER}
-    codes |= {failures.NOT_FOUND, failures.INTERRUPTED}
+    codes |= {failures.NOT_FOUND, failures.INTERRUPTED, failures.CLOSED_PIPE}
 
     assert [0, *sorted(codes), 128 + 15] == told

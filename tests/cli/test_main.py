@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
 
 import lmstudio.cli.version
+from gguf_files import write_gguf
 from lmstudio.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
@@ -200,17 +202,113 @@ def test_being_ended_tidies_up(lms, broken, monkeypatch):
     assert before is signal.getsignal(signal.SIGTERM)
 
 
-def test_closed_pipe():
-    """A reader that goes away, such as `head`, causes no words."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("version",),
+        ("--help",),
+        ("--quiet", "ls", "--json"),
+        ("server", "status"),
+        ("completion", "bash"),
+    ],
+    ids=" ".join,
+)
+def test_closed_pipe(words):
+    """A reader that goes away, such as `head`, causes no words, and has a code."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "lmstudio.cli.main", "version"]
+    command = [sys.executable, "-m", "lmstudio.cli.main", *words]
     with os.fdopen(writer, "wb") as pipe:
         run = subprocess.run(
             command, stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, check=False
         )
 
-    assert b"" == run.stderr
+    assert (141, b"") == (run.returncode, run.stderr)
+
+
+@pytest.mark.parametrize("words", [("version",), ("--quiet", "ls")], ids=" ".join)
+def test_no_output_at_all(words):
+    """Without a standard output there is nothing to print, and no reason to fail."""
+    command = [sys.executable, "-m", "lmstudio.cli.main", *words]
+    run = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (0, b"") == (run.returncode, run.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"HOME": None, "LMSTUDIO_HOME": None},
+        {"HOME": "", "LMSTUDIO_HOME": None},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii:strict"},
+        {"COLUMNS": "40"},
+        {"TERM": None},
+        {"TERM": "dumb", "COLUMNS": "1"},
+    ],
+    ids=str,
+)
+def test_odd_environments(tmp_path, changes):
+    """Without a home, without UTF-8, on a narrow terminal: results, no traceback."""
+    write_gguf(tmp_path / "models" / "pub" / "größe" / "größe-Q4_0.gguf", name="größe")
+    env = {**os.environ, "LMSTUDIO_HOME": str(tmp_path), **changes}
+    env = {name: value for name, value in env.items() if value is not None}
+    for words in (("load", "--help"), ("--quiet", "ls")):
+        run = subprocess.run(
+            [sys.executable, "-m", "lmstudio.cli.main", *words],
+            capture_output=True,
+            cwd=ROOT,
+            env=env,
+        )
+        assert (0, b"") == (run.returncode, run.stderr), words
+        is_ours = "LMSTUDIO_HOME" in env
+        assert not is_ours or run.stdout
+
+
+def test_a_home_that_can_only_be_read(tmp_path):
+    """What only reads works; what writes says what is wrong in one line."""
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o500)
+    if os.access(home, os.W_OK):  # the superuser
+        home = Path("/proc/lmstudio")
+        if not home.parent.exists():
+            pytest.skip("this user may write everywhere")
+    env = {**os.environ, "LMSTUDIO_HOME": str(home)}
+    codes = {("ls",): 0, ("status",): 0, ("server", "start", "--port", "0"): 1}
+    for words, code in codes.items():
+        run = subprocess.run(
+            [sys.executable, "-m", "lmstudio.cli.main", "--quiet", *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=env,
+        )
+        assert code == run.returncode, run.stderr
+        assert len(run.stderr.splitlines()) == code
+        assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_ctrl_c(lms, words, monkeypatch):
+    """Ctrl-C in any command is one line and code 130."""
+    command = main
+    for word in words:
+        command = command.get_command(click.Context(main), word)
+    monkeypatch.setattr(command, "invoke", Mock(side_effect=KeyboardInterrupt))
+    needed = [p for p in command.params if p.required]
+    values = [getattr(p.type, "choices", [__file__])[0] for p in needed]
+    result = lms(*words, *values)
+    assert (130, "", "lms: interrupted\n") == (
+        result.exit_code,
+        result.stdout,
+        result.stderr,
+    )
 
 
 def test_without_click():
