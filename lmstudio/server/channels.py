@@ -183,11 +183,16 @@ async def _generate(
     instance = context.find(parameter.model_specifier)
     file = instance.file
     config = _under(layers, instance, preset, is_raw=history is None)
+    files = {}
     if history is not None:
-        service.files.check(context.client, history, key=file.key, vision=file.vision)
+        files = service.files.check(context.client, history, file)
     with service.registry.use(instance, "processingPrompt") as use:
         prediction = await service.predict(
-            instance, history=history, raw_prompt=raw_prompt, config=config
+            instance,
+            history=history,
+            raw_prompt=raw_prompt,
+            config=config,
+            files=files,
         )
         service.logs.add(
             "llm.prediction.input",

@@ -8,8 +8,34 @@ from typing import Any, Literal, Protocol
 
 import attrs
 
-#: Part of a prompt: text whose control tokens count, or token ids taken as they are.
-PromptPart = str | int
+
+@attrs.frozen
+class Image:
+    """An image within a prompt.
+
+    Attributes:
+        content: A file in one of the formats PNG, JPEG, GIF and BMP.
+    """
+
+    content: bytes = attrs.field(repr=False)
+
+
+#: Part of a prompt: text whose control tokens count, token ids taken as they are, or an
+#: image. A prompt with images has no ids: engines take it as text.
+PromptPart = str | int | Image
+
+
+@attrs.frozen(kw_only=True)
+class Projector:
+    """What turns images into the vectors that a language model reads.
+
+    Attributes:
+        path: Of its file.
+        size: Bytes of its file.
+    """
+
+    path: Path
+    size: int
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +57,7 @@ class ModelFile:
         max_context_length: Tokens that the model was trained for.
         is_embedding: True for models that embed text and do not generate it.
         vision: True for models that take images.
+        projector: The file that lets it see, None without one.
         chat_template: The file's own jinja template, None without one.
         bos: Text of the token that begins a text, ``""`` when there is none.
         eos: Text of the token that ends a text, ``""`` when there is none.
@@ -51,6 +78,7 @@ class ModelFile:
     max_context_length: int = 2048
     is_embedding: bool = False
     vision: bool = False
+    projector: Projector | None = None
     chat_template: str | None = None
     bos: str = ""
     eos: str = ""
@@ -192,8 +220,9 @@ class Request:
     """One text to generate.
 
     Attributes:
-        prompt: Text, or a list of texts and token ids in order. Control tokens in texts
-            count as such; text of users that may hold some comes as ids.
+        prompt: Text, or a list of parts in order. Control tokens in texts count as
+            such; text of users that may hold some comes as ids, or with something in
+            the middle of them.
         sampling: How tokens are chosen.
         max_tokens: Stop after so many tokens; None has no limit.
         stop: Texts that end the generation; they are not part of the output.

@@ -12,7 +12,7 @@ import attrs
 from ..wire.files import file_type_of
 from ..wire.llm import History, Part
 from .clients import Client
-from .engine import BadRequest
+from .engine import BadRequest, ModelFile
 from .failures import Failure
 
 #: Most bytes in one file, and in all files of one client.
@@ -20,6 +20,10 @@ LARGEST_FILE = 64 * 1024 * 1024
 MOST_BYTES = 256 * 1024 * 1024
 #: Most files of one client, those with the same content counted each.
 MOST_FILES = 10_000
+_NO_PROJECTOR = (
+    "A model sees by a projector, a GGUF file with mmproj in its name, and there is"
+    " none beside this one"
+)
 _LONGEST_NAME = 1000  # characters of a name that are kept
 
 
@@ -130,34 +134,37 @@ class Files:
         self._of.pop(client, None)
 
     def check(
-        self, client: Client, history: History, *, key: str, vision: bool
-    ) -> None:
-        """See that a model can take the files that a history shows.
-
-        Args:
-            key: The model's name for people.
-            vision: Whether it takes images.
+        self, client: Client, history: History, model: ModelFile
+    ) -> dict[str, File]:
+        """The files that a history shows, by their identifiers.
 
         Raises:
-            Failure: It takes none, or the client has no such file.
+            Failure: The model takes none, or the client has no such file.
         """
+        made: dict[str, File] = {}
         for where, part in _files_in(history):
-            if not vision:
-                kind = "images" if part.file_type == "image" else "files"
+            is_image = part.file_type == "image"
+            if not (model.vision and is_image):
+                kind = "images" if is_image else "files"
                 raise Failure(
-                    f"{where}: the model {key} takes no {kind}, and the message holds"
-                    f" {part.name or part.identifier or ''!r}",
-                    None,
-                    "Leave it out, or use a model with vision",
+                    f"{where}: the model {model.key} takes no {kind}, and the message"
+                    f" holds {part.name or part.identifier or ''!r}",
+                    _NO_PROJECTOR if is_image else None,
+                    "Leave it out, or use a model with vision"
+                    if is_image
+                    else "Leave it out, or put its text into the message",
                     data={"code": "unsupportedContent"},
                 )
-            if self.find(client, part.identifier or "") is None:
+            file = self.find(client, part.identifier or "")
+            if file is None:
                 raise Failure(
                     f"{where}: this client has uploaded no file {part.identifier!r}",
                     "Files are kept until the last connection of their client ends",
                     "Upload it again",
                     data={"code": "files.notFound"},
                 )
+            made[file.identifier] = file
+        return made
 
 
 def _files_in(history: History) -> Iterator[tuple[str, Part]]:

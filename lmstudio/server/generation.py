@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, TypeVar
 
 import attrs
@@ -15,6 +22,7 @@ from .engine import (
     ContextOverflow,
     Done,
     EngineError,
+    Image,
     LoadedModel,
     ModelFile,
     Piece,
@@ -26,7 +34,7 @@ from .engine import (
 from .fragments import Fragments
 from .meter import Meter
 from .overflow import shorten
-from .prompt import Formatter, template_of, turns_of
+from .prompt import IMAGE_TEXT, Formatter, image_mark, template_of, turns_of
 from .prompt_tokens import ControlTokens, Prompt
 from .reasoning import Budget, closing, tags_of
 from .sampling import GenerationError as GenerationError  # belongs to this interface
@@ -79,6 +87,7 @@ class Generation:
         config: The collapsed settings.
         control_tokens: Gives the texts that the model reads as control tokens; in
             messages they stay text.
+        images: Those that the messages show, by their identifiers.
 
     Attributes:
         input_text: The formatted prompt.
@@ -96,6 +105,7 @@ class Generation:
         raw_prompt: str | None = None,
         config: KVConfig,
         control_tokens: ControlTokens = tuple,
+        images: Mapping[str, Image] | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -113,6 +123,7 @@ class Generation:
             self._prompt = Prompt(model, file, raw=raw_prompt)
         else:
             self._tooling = tooling = _tooling(file, options)
+            marks = {name: image_mark(n) for n, name in enumerate(images or ())}
             formatter = _formatter(file, options, tooling)
             self._template_stops = formatter.stop_strings
             self._is_fallback = formatter.is_fallback
@@ -120,7 +131,8 @@ class Generation:
                 model,
                 file,
                 formatter=formatter,
-                turns=tooling.turns(turns_of(history, options.system_prompt)),
+                turns=tooling.turns(turns_of(history, options.system_prompt, marks)),
+                images={mark: (images or {})[name] for name, mark in marks.items()},
                 control_tokens=control_tokens(),
                 keep=attrs.astuple(self._tags) if self._tags else (),
             )
@@ -334,6 +346,8 @@ class Generation:
         # A grammar cannot go on in the middle, and a round without output never ends.
         if self._options.overflow == "stopAtLimit" or self._structure is not None:
             return False
+        if self._prompt.images:  # they would all have to be looked at again
+            return False
         if self._options.max_tokens is None and self._overruns >= MAX_OVERRUNS:
             return False
         return done.predicted_tokens > 0
@@ -361,8 +375,14 @@ class Generation:
         output = "".join(self._texts)
         return parts + output if isinstance(parts, str) else [*parts, output]
 
-    async def _shorter(self, outcome: Done | ContextOverflow) -> list[int]:
+    async def _shorter(self, outcome: Done | ContextOverflow) -> EnginePrompt:
         """The prompt and the output so far, cut so that there is room again."""
+        if self._prompt.images and isinstance(outcome, ContextOverflow):
+            # Only the engine knows how many tokens an image has, and half of one is
+            # none: whole messages go until it fits.
+            if not await asyncio.to_thread(self._prompt.drop_oldest):
+                raise outcome
+            return await self._continued()
         self._overruns += 1
         context = self._model.context_length
         if isinstance(outcome, ContextOverflow):
@@ -406,10 +426,21 @@ async def format_prompt(
             omit_bos=bool(opts.omit_bos_token),
             omit_eos=bool(opts.omit_eos_token),
         )
-        turns = turns_of(history, options.system_prompt)
+        marks = _shown_marks(file, history)
+        turns = turns_of(history, options.system_prompt, marks)
         return formatter.format(tooling.turns(turns))
 
     return await asyncio.to_thread(formatted)  # a template may take seconds
+
+
+def _shown_marks(file: ModelFile, history: History) -> dict[str, str]:
+    """What stands for images in a prompt that is only looked at."""
+    if not file.vision:
+        return {}
+    parts = (part for message in history.messages for part in message.content)
+    return {
+        part.identifier or "": IMAGE_TEXT for part in parts if part.file_type == "image"
+    }
 
 
 def _tags(file: ModelFile, options: Options) -> ReasoningTags | None:

@@ -14,8 +14,8 @@ ALIGNMENT = 32  # bytes; what readers take when the file does not say
 
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 
-#: What a field may hold. Whole numbers take 32 bits; lists hold texts or whole numbers.
-Value = bool | int | float | str | Sequence[str] | Sequence[int]
+#: What a field may hold. Numbers take 32 bits; lists hold one kind of things.
+Value = bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float]
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +86,8 @@ def _value(value: Value) -> bytes:
     texts = [_text(item) for item in value if isinstance(item, str)]
     if texts:
         items, kind = b"".join(texts), _STRING
+    elif any(isinstance(item, float) for item in value):
+        items, kind = struct.pack(f"<{len(value)}f", *value), _FLOAT32
     else:
         items, kind = struct.pack(f"<{len(value)}i", *value), _INT32
     return struct.pack("<IIQ", _ARRAY, kind, len(value)) + items

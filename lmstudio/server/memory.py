@@ -153,9 +153,9 @@ def estimate(file: ModelFile, settings: LoadSettings) -> Estimate:
     cache = None if file.is_embedding else _cache(header, file.path, context, settings)
     if cache is not None and settings.unified_cache is False:
         cache *= settings.parallel  # each prediction has a context of its own
-    extra = 0
+    extra = 0 if file.projector is None else file.projector.size
     if settings.draft is not None:
-        extra = _beside(settings.draft.file, settings)
+        extra += _beside(settings.draft.file, settings)
     return Estimate(
         weights=file.size + _PROCESS + vocabulary * _TOKEN + extra,
         cache=int(cache or 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -38,6 +39,11 @@ CHATML_END = "<|im_end|>"
 TEMPLATE_KEY = "llm.prediction.promptTemplate"
 #: Stands behind the text of an answer that the model shall continue.
 _CUT_HERE = f"CUT{secrets.token_hex(8)}HERE"
+#: Stands for an image in the text of a turn; plain letters pass through any template.
+_IMAGE = f"IMG{secrets.token_hex(8)}N{{}}X"
+_IMAGES = re.compile(_IMAGE.format(r"\d+"))
+#: What people see in its place.
+IMAGE_TEXT = "<__media__>"
 _AFFIXES = (
     *("beforeSystem", "afterSystem", "beforeUser", "afterUser"),
     *("beforeAssistant", "afterAssistant"),
@@ -45,11 +51,25 @@ _AFFIXES = (
 _ROLES = ("system", "user", "assistant", "tool")
 
 
-def turns_of(history: History, system_prompt: str = "") -> list[Turn]:
+def image_mark(number: int) -> str:
+    """What stands for an image in a turn."""
+    return _IMAGE.format(number)
+
+
+def shown_images(text: str) -> str:
+    """A text for people, without marks of images."""
+    return _IMAGES.sub(IMAGE_TEXT, text)
+
+
+def turns_of(
+    history: History, system_prompt: str = "", marks: Mapping[str, str] | None = None
+) -> list[Turn]:
     """The messages of a history in the form that templates expect.
 
     Args:
         system_prompt: Goes first when the history has no system message.
+        marks: What stands for each image, by its identifier; none may be shown if not
+            given.
 
     Raises:
         GenerationError: A role or a part that this server does not take.
@@ -70,15 +90,19 @@ def turns_of(history: History, system_prompt: str = "") -> list[Turn]:
         if message.role == "tool":
             turns += [_result(part, names, where) for part in message.content]
         else:
-            turns.append(_turn(message, names, where))
+            turns.append(_turn(message, names, where, marks or {}))
     return turns
 
 
-def _turn(message: Message, names: dict[str, str], where: str) -> Turn:
+def _turn(
+    message: Message, names: dict[str, str], where: str, marks: Mapping[str, str]
+) -> Turn:
     texts, calls = [], []
     for part in message.content:
         if part.type == "text":
             texts.append(part.text or "")
+        elif part.type == "file" and (mark := marks.get(part.identifier or "")):
+            texts.append(mark)
         elif part.type == "toolCallRequest" and part.tool_call_request is not None:
             call = part.tool_call_request
             if call.id is not None:
@@ -211,12 +235,28 @@ class Formatter:
                 "tools": list(tools) or None,
                 "add_generation_prompt": open_turn,
             }
+            marks = set(_IMAGES.findall(str([turn["content"] for turn in turns])))
             try:
-                return render(compiled, {"messages": turns, **variables})
+                text = render(compiled, {"messages": turns, **variables})
+                if marks <= set(_IMAGES.findall(text)):
+                    return text
+                # Some templates of vision models take a content in parts only.
+                text = render(compiled, {"messages": _in_parts(turns), **variables})
             except Exception as exc:  # a template may fail in any way that Python can
                 raise _failed(exc) from exc
+            if not marks <= set(_IMAGES.findall(text)):
+                raise _failed(_Raised("It leaves out the images"))
+            return text
 
         return rendered
+
+
+def _in_parts(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns, their texts as lists of parts."""
+    return [
+        {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+        for turn in turns
+    ]
 
 
 class _Manual:

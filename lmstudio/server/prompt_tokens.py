@@ -10,8 +10,14 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .engine import LoadedModel, ModelFile, PromptPart
-from .prompt import Formatter, Turn
+from ..errors import shown
+from .engine import Image, LoadedModel, ModelFile, PromptPart
+from .prompt import Formatter, Turn, shown_images
+from .sampling import GenerationError
+
+#: Goes into the middle of a control token, where it can't be sent as ids. It has no
+#: width, and no line is broken at it.
+_JOINER = "\u2060"
 
 #: Whether an engine puts the model's first token in front of texts by itself.
 _adds_bos: WeakKeyDictionary[LoadedModel, bool] = WeakKeyDictionary()
@@ -29,9 +35,11 @@ class Prompt:
         control_tokens: Texts that the model reads as control tokens.
         keep: Texts that stay as they are in answers, such as the tags of thoughts:
             templates look for them.
+        images: By the marks that stand for them in the turns.
 
     Attributes:
         text: The whole prompt, for people.
+        images: Those of the arguments.
         turns: The messages, with control tokens hidden; empty for raw text.
     """
 
@@ -45,7 +53,9 @@ class Prompt:
         turns: Sequence[Turn] = (),
         control_tokens: Sequence[str] = (),
         keep: Sequence[str] = (),
+        images: Mapping[str, Image] | None = None,
     ) -> None:
+        self.images = dict(images or {})
         self._model = model
         self._bos = file.bos
         self._formatter = formatter
@@ -55,8 +65,9 @@ class Prompt:
         if formatter is None:
             self.text = self._marked = raw or ""
             return
-        self.text = self._marked = formatter.format(turns)
-        if self.text == "".join(turn["content"] for turn in turns):
+        self._marked = formatter.format(turns)
+        self.text = shown_images(self._marked)
+        if self._marked == "".join(turn["content"] for turn in turns):
             return
         hider = _Hider(control_tokens, keep)
         self.turns = hider.hide(turns)
@@ -73,8 +84,32 @@ class Prompt:
         self._start += text
 
     async def parts(self) -> str | list[PromptPart]:
-        """What the engine gets: plain text, unless control tokens are hidden in it."""
+        """What the engine gets: plain text, or parts if something in it is none.
+
+        Raises:
+            GenerationError: Beside an image, a control token can't be kept as text.
+        """
         return await self._parts(self._marked)
+
+    def drop_oldest(self) -> bool:
+        """Leave out the oldest messages, up to the next of the user.
+
+        The system prompt stays.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            GenerationError: The template refuses what is left.
+        """
+        first = next((n for n, t in enumerate(self.turns) if t["role"] != "system"), 0)
+        for number in range(first + 1, len(self.turns)):
+            if self.turns[number]["role"] == "user":
+                assert self._formatter is not None
+                self.turns = [*self.turns[:first], *self.turns[number:]]
+                self._marked = self._formatter.format(self.turns) + self._start
+                return True
+        return False
 
     async def ids(
         self, turns: Sequence[Turn] | None = None, *, open_turn: bool = True
@@ -97,6 +132,7 @@ class Prompt:
         parts = await self._parts(text)
         made: list[int] = []
         for number, part in enumerate([parts] if isinstance(parts, str) else parts):
+            assert not isinstance(part, Image)  # they have no ids: `drop_oldest`
             if isinstance(part, int):
                 made.append(part)
             else:
@@ -109,6 +145,8 @@ class Prompt:
         # Where the engine puts BOS in front, one that the template wrote goes.
         if self._bos and text.startswith(self._bos) and await self._adds_bos():
             text = text[len(self._bos) :]
+        if self.images:
+            return await self._with_images(text)
         if not self._hidden:
             return text
         made: list[PromptPart] = []
@@ -118,6 +156,35 @@ class Prompt:
             elif piece or not made:  # a text at the start, so that BOS gets in front
                 made.append(piece)
         return made
+
+    async def _with_images(self, text: str) -> list[PromptPart]:
+        """Texts and images: engines read the texts around an image by themselves."""
+        made: list[PromptPart] = [""]
+        for piece in re.split(f"({'|'.join([*self._hidden, *self.images])})", text):
+            if piece in self.images:
+                made += [self.images[piece], ""]
+                continue
+            if piece in self._hidden:
+                piece = await self._harmless(self._hidden[piece])
+            made[-1] = f"{made[-1]}{piece}"
+        return [part for part in made if part != ""]
+
+    async def _harmless(self, token: str) -> str:
+        """A control token as text that stays text wherever it stands.
+
+        Raises:
+            GenerationError: There is no such text.
+        """
+        for text in (token, f"{token[:1]}{_JOINER}{token[1:]}"):
+            plain = await self._model.tokenize(text)
+            if plain == await self._model.tokenize(text, parse_special=True):
+                return text
+        raise GenerationError(
+            f"Messages with images can't say {shown(token)} to this model",
+            "It would read that as a control token",
+            "Leave it out, or send the message without images",
+            code="unsupportedContent",
+        )
 
     async def _adds_bos(self) -> bool:
         known = _adds_bos.get(self._model)

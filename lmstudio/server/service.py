@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..wire.common import KVConfig
@@ -13,7 +13,7 @@ from ..wire.llm import History, TemplateOptions
 from .clients import Client, Clients
 from .downloads import Downloads
 from .engine import Engine, ModelFile
-from .files import Files
+from .files import File, Files
 from .gguf import control_tokens
 from .instances import Instance
 from .logs import Logs
@@ -74,8 +74,13 @@ class Predict(Protocol):
         history: History | None,
         raw_prompt: str | None,
         config: KVConfig,
+        files: Mapping[str, File],
     ) -> Prediction:
-        """Prepare a prediction from a history, or from a text taken as it is."""
+        """Prepare a prediction from a history, or from a text taken as it is.
+
+        Args:
+            files: Those that the history shows, by their identifiers.
+        """
         ...
 
 
@@ -159,9 +164,13 @@ async def _predict(
     history: History | None,
     raw_prompt: str | None,
     config: KVConfig,
+    files: Mapping[str, File],
 ) -> Prediction:
     # Imported here: templates need a library that the fake server does without.
     from .generation import Generation
+    from .pictures import images_of
+
+    images = await asyncio.to_thread(images_of, files.values()) if files else {}
 
     # On a thread: templates and schemas may take seconds, and others wait meanwhile.
     prediction: Prediction = await asyncio.to_thread(
@@ -172,6 +181,7 @@ async def _predict(
         raw_prompt=raw_prompt,
         config=config,
         control_tokens=lambda: instance.control_tokens,
+        images=images,
     )
     return prediction
 

@@ -7,14 +7,15 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
-from .engine import ModelFile
+from .engine import ModelFile, Projector
 from .gguf import GGUFError, Header, read_header
 from .lookup import ModelNotOnDisk, find
+from .projectors import choose, is_projector, named_so
 from .quantization import bits_of, split_suffix
 
 log = logging.getLogger(__name__)
@@ -136,10 +137,14 @@ class Store:
             }
             good: _Good = []
             broken: _Broken = []
+            seeing: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
             for found in _by_model(files):
+                path = found.paths[0]
                 try:
                     headers = [self._header(path) for path in found.paths]
-                    if _is_model(found, headers[0]):
+                    if is_projector(path, headers[0]):
+                        seeing[found.folder].append((path, headers[0]))
+                    elif not named_so(path) and _is_model(found, headers[0]):
                         good.append((found, headers))
                 except GGUFError as exc:
                     broken.append(BrokenFile(found.relative_path, exc))
@@ -148,7 +153,8 @@ class Store:
         # Outside the lock: logging calls out.
         for file in fresh:
             log.warning("left out: %s", file.error)
-        return _models(good), broken
+        projectors = {folder: choose(some) for folder, some in seeing.items()}
+        return _models(good, projectors), broken
 
     def _header(self, path: Path) -> Header:
         """The header of a file, from memory while the file stays the same."""
@@ -179,9 +185,7 @@ def _files(models_dir: Path) -> Iterator[tuple[Path, str]]:
     for publisher in _visible(models_dir):
         for repo in _visible(publisher):
             for path in _visible(repo):
-                name = path.name.lower()
-                # A projector belongs to the model beside it and is none itself.
-                if name.endswith(".gguf") and "mmproj" not in name:
+                if path.name.lower().endswith(".gguf"):
                     yield path, f"{publisher.name}/{repo.name}"
 
 
@@ -239,8 +243,12 @@ def _is_model(found: _Found, header: Header) -> bool:
     return True
 
 
-def _models(good: _Good) -> _Models:
-    """Give every model its key, and say what it is."""
+def _models(good: _Good, projectors: Mapping[str, Projector | None]) -> _Models:
+    """Give every model its key, and say what it is.
+
+    Args:
+        projectors: By folder; they belong to all language models in it.
+    """
     folders: dict[str, set[str]] = defaultdict(set)
     for found, headers in good:
         folders[found.bare_key(headers[0])].add(found.folder)
@@ -253,7 +261,11 @@ def _models(good: _Good) -> _Models:
             key = f"{publisher}/{repo}/{key}"
         elif sharing:
             key = f"{publisher}/{key}"
-        models.append(_model(found, headers, key))
+        model = _model(found, headers, key)
+        seen_by = None if model.is_embedding else projectors.get(found.folder)
+        if seen_by is not None:
+            model = attrs.evolve(model, vision=True, projector=seen_by)
+        models.append(model)
     models.sort(key=lambda model: (model.relative_path.lower(), model.relative_path))
     variants: dict[str, list[str]] = defaultdict(list)
     for model in models:

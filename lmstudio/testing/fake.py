@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -237,6 +237,7 @@ class FakeServer:
         history: History | None,
         raw_prompt: str | None,
         config: KVConfig,
+        files: Mapping[str, Any],
     ) -> ScriptedPrediction:
         return prediction_of(instance, self._scripts, history, raw_prompt, config)
 

@@ -104,7 +104,7 @@ class Bench:
         self.socket = Socket(self.service)
         self.sockets = [self.socket]
 
-    async def _predict(self, instance, *, history, raw_prompt, config):
+    async def _predict(self, instance, *, history, raw_prompt, config, files):
         return prediction_of(instance, self.scripts, history, raw_prompt, config)
 
     async def another(self, namespace="llm", **fields):

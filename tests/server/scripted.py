@@ -12,6 +12,7 @@ from lmstudio.server.engine import (
     ContextOverflow,
     Done,
     Event,
+    Image,
     ModelFile,
     Piece,
     PromptPart,
@@ -34,6 +35,8 @@ SPECIALS: Mapping[str, int] = {
     "<|im_start|>": 2_000_003,
     "<|im_end|>": 2_000_004,
 }
+#: Stands for an image as often as it has bytes.
+IMAGE = ord("▒")
 
 
 class ScriptedModel:
@@ -127,6 +130,8 @@ class ScriptedModel:
         for number, part in enumerate(parts):
             if isinstance(part, int):
                 made.append(part)
+            elif isinstance(part, Image):
+                made += [IMAGE] * len(part.content)
             else:
                 made += self._ids(part, number == 0, True)
         return made

@@ -42,7 +42,7 @@ class Scripted:
         self.engine = ScriptedEngine(self.scripts)
         self.services: list[Service] = []
 
-        async def predict(instance: Any, **prompt: Any) -> Any:
+        async def predict(instance: Any, files: Any, **prompt: Any) -> Any:
             return prediction_of(instance, self.scripts, **prompt)
 
         def service() -> Service:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lmstudio.server.engine import ContextOverflow, PromptProgress
+from lmstudio.server.engine import ContextOverflow, Image, PromptProgress
 from lmstudio.server.generation import MAX_OVERRUNS
 from server.scripted import ScriptedModel, config, done, history, read
 from server.test_generation import checked, run, stopped, text
@@ -129,3 +129,46 @@ def test_engine_that_takes_no_prompt_at_all():
     with pytest.raises(ContextOverflow):
         run(model)
     assert 2 == len(model.requests)
+
+
+def with_images(count):
+    """A history of messages with an image each, and an answer between two."""
+    messages = [("system", "S")]
+    for number in range(count):
+        image = {"type": "file", "fileType": "image", "identifier": str(number)}
+        content = [image, {"type": "text", "text": f"number {number}"}]
+        messages += [{"role": "user", "content": content}, ("assistant", "Yes.")]
+    return {
+        "messages": history(*messages[:-1]),
+        "images": {str(n): Image(b"x" * 100) for n in range(count)},
+    }
+
+
+@pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
+def test_images_that_do_not_fit(policy):
+    """Whole messages go, the oldest first, until the engine takes the prompt."""
+    model = ScriptedModel(["ok"], context_length=200)
+    settings = config(contextOverflowPolicy=policy)
+    packets, finished = run(model, settings, **with_images(3))
+
+    assert "ok" == text(packets)
+    assert [3, 2, 1] == [prompt.count("number") for prompt in model.prompts]
+    assert "number 2" in model.prompts[-1]
+    assert 100 == model.prompts[-1].count("▒")
+    assert "system\nS" in model.prompts[-1]
+    assert model.lengths[-1] == finished.stats.prompt_tokens_count
+
+
+def test_one_message_with_images_that_does_not_fit():
+    """The error tells how long the prompt is, and how much fits."""
+    model = ScriptedModel(context_length=90)
+    with pytest.raises(ContextOverflow, match="and the context 90"):
+        run(model, **with_images(2))
+    assert 2 == len(model.prompts)
+
+
+def test_output_with_images_ends_with_the_context():
+    """It is not cut and gone on with: all images would have to be read again."""
+    model = ScriptedModel(["a", done("context")])
+    _, finished = run(model, **with_images(1))
+    assert ("contextLengthReached", None) == stopped(finished)

@@ -18,6 +18,7 @@ FIELDS = {
     "no": False,
     "texts": ["a", "", "ü"],
     "numbers": [-1, 0, 2**31 - 1],
+    "fractions": [0.5, -2.0],
     "none": [],
 }
 

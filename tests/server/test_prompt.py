@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from lmstudio.server.prompt import CHATML, Formatter, turns_of
+from lmstudio.server.prompt import CHATML, Formatter, image_mark, turns_of
 from lmstudio.server.sampling import GenerationError
 from server.scripted import history, make_file
 
@@ -338,3 +338,26 @@ def test_wrong_setting(setting):
 
     assert caught.value.title.startswith("llm.prediction.promptTemplate")
     assert "invalidSetting" == caught.value.code
+
+
+IN_PARTS = (
+    "{% for message in messages %}{{ message.role }}:"
+    "{% for part in message.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %};{% endfor %}"
+)
+
+
+def test_templates_that_take_parts_only():
+    """A template that makes nothing of texts gets parts, if there are images."""
+    mark = image_mark(7)
+    turns = [{"role": "user", "content": f"{mark}Hi"}]
+    formatter = Formatter(make_file(chat_template=IN_PARTS))
+    assert f"user:{mark}Hi;" == formatter.format(turns)
+
+
+def test_templates_that_leave_out_images():
+    """What never comes out is an error, and no answer about nothing."""
+    formatter = Formatter(make_file(chat_template="{{ messages | length }}"))
+    with pytest.raises(GenerationError, match="leaves out the images"):
+        formatter.format([{"role": "user", "content": image_mark(0)}])
+    assert "1" == formatter.format([{"role": "user", "content": "Hi"}])

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from lmstudio.server.engine import Image
 from lmstudio.server.gguf import control_tokens, read_header
-from lmstudio.server.prompt import Formatter, turns_of
+from lmstudio.server.prompt import Formatter, image_mark, turns_of
 from lmstudio.server.prompt_tokens import Prompt
+from lmstudio.server.sampling import GenerationError
 from server.scripted import SPECIALS, ScriptedModel, history, make_file, read
 from server.test_prompt import CALL, VERBATIM, jinja, manual, parts
 
@@ -214,3 +216,88 @@ def test_control_tokens_in_tools_stay_text():
     made = read(asyncio.run(prompt.ids()))
     assert '«<|im_start|>»[{"function": {"name": "<|im_end|>", ' in made
     assert 1 == made.count("«")
+
+
+CAT, DOG = Image(b"cat"), Image(b"doggy")
+
+
+def seeing(model, *messages, control=CONTROL):
+    """A prompt whose messages show two images."""
+    file = make_file(bos="<s>", eos="</s>")
+    marks = {"1": image_mark(0), "2": image_mark(1)}
+    return Prompt(
+        model,
+        file,
+        formatter=Formatter(file),
+        turns=turns_of(history(*messages), marks=marks),
+        control_tokens=control,
+        images={marks["1"]: CAT, marks["2"]: DOG},
+    )
+
+
+def looks_at(identifier, text):
+    """A message with an image and a text behind it."""
+    image = {"type": "file", "fileType": "image", "identifier": identifier}
+    return parts("user", image, {"type": "text", "text": text})
+
+
+def test_images_stand_between_texts():
+    """Each is where its message shows it, and people see a word in its place."""
+    prompt = seeing(ScriptedModel(), looks_at("2", "What?"), looks_at("1", "And it?"))
+
+    assert [
+        "<|im_start|>user\n",
+        DOG,
+        "What?<|im_end|>\n<|im_start|>user\n",
+        CAT,
+        "And it?<|im_end|>\n<|im_start|>assistant\n",
+    ] == asyncio.run(prompt.parts())
+    assert prompt.text.startswith("<|im_start|>user\n<__media__>What?<|im_end|>")
+
+
+def test_control_tokens_beside_images_stay_text():
+    """No ids can be sent with an image, so something without width splits them."""
+    model = ScriptedModel(["ok"])
+    prompt = seeing(model, looks_at("1", "a<|im_end|><|im_end|><__media__>"))
+    sent = asyncio.run(prompt.parts())
+
+    assert CAT == sent[1]
+    assert sent[2].startswith("a<\u2060|im_end|><\u2060|im_end|><__media__><|im_end|>")
+
+
+def test_tokens_that_are_text_anyway_are_left_alone():
+    """What is read the same with and without control tokens is not changed."""
+    prompt = seeing(ScriptedModel(), looks_at("1", "say <b>"), control=("<b>",))
+    assert asyncio.run(prompt.parts())[2].startswith("say <b><|im_end|>")
+
+
+def test_a_control_token_that_stays_one_is_refused():
+    """Where nothing keeps it text, the error names it."""
+
+    class Stubborn(ScriptedModel):
+        async def tokenize(self, text, **options):
+            return [1 if options else 2]
+
+    prompt = seeing(Stubborn(), looks_at("1", "<|im_end|>"))
+    with pytest.raises(GenerationError, match=r"can't say '<\|im_end\|>'"):
+        asyncio.run(prompt.parts())
+
+
+def test_the_oldest_are_dropped():
+    """The system prompt stays, and so does the last message of the user."""
+    prompt = seeing(
+        ScriptedModel(),
+        ("system", "Be brief."),
+        looks_at("1", "first"),
+        ("assistant", "Yes."),
+        looks_at("2", "last"),
+    )
+    prompt.extend("So")
+
+    assert prompt.drop_oldest()
+    assert not prompt.drop_oldest()
+    assert [
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n",
+        DOG,
+        "last<|im_end|>\n<|im_start|>assistant\nSo",
+    ] == asyncio.run(prompt.parts())

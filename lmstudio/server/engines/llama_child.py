@@ -29,6 +29,9 @@ PREFIX = "lmstudio:"
 STATE_PREFIX = "cmd_child_to_router:state:"
 ROUTER_VARIABLE = "LLAMA_SERVER_ROUTER_PORT"
 
+#: What llama.cpp takes for an image in a prompt; by default something of its own.
+MARKER_VARIABLE = "LLAMA_MEDIA_MARKER"
+
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 #: Turns that a thread of llama.cpp waits for the others before it sleeps. With the
@@ -49,6 +52,9 @@ class Config(TypedDict):
         batch_size: Tokens of a prompt that are processed at once.
         cache_mib: Limit of the prompt cache in memory, in MiB.
         embedding: Load it to embed texts instead of generating them.
+        projector: The file that lets it see images.
+        media_marker: The text that stands for an image in prompts. Nobody else may
+            know it.
 
     The others are those of `lmstudio.server.engine.LoadSettings`.
     """
@@ -60,6 +66,8 @@ class Config(TypedDict):
     batch_size: int
     cache_mib: int
     embedding: bool
+    projector: str | None
+    media_marker: str
     context_length: int
     parallel: int
     gpu_ratio: float | None
@@ -108,6 +116,9 @@ def main() -> None:
     except ImportError as exc:
         _say(out, event="missing", message=str(exc))
         sys.exit(1)
+    os.environ[MARKER_VARIABLE] = config["media_marker"]
+    # What is no image llama.cpp takes for a video, and looks for ffmpeg to read it.
+    os.environ["PATH"] = os.devnull
     try:
         params, layers = parameters(xllamacpp, config)
         server = xllamacpp.Server(params)  # blocks until the model is loaded
@@ -171,6 +182,9 @@ def parameters(library: Any, config: Config) -> tuple[Any, int]:
     )
     if config["checkpoints"] is not None:
         params.n_ctx_checkpoints = config["checkpoints"]
+    if config["projector"] is not None:
+        params.mmproj.path = config["projector"]
+        params.mmproj_use_gpu = config["gpu_ratio"] != 0
     if config["draft"] is not None:
         _draft(library, params.speculative, config["draft"])
     layers = _gpu_layers(library, config)

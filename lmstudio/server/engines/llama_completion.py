@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -14,7 +16,9 @@ from lmstudio.server.engine import (
     Done,
     EngineError,
     Event,
+    Image,
     Piece,
+    PromptPart,
     PromptProgress,
     Request,
 )
@@ -150,11 +154,34 @@ class Reading:
         )
 
 
-def completion(request: Request) -> dict[str, Any]:
-    """The body of a completion request."""
-    prompt = request.prompt
+def prompt_of(parts: str | Sequence[PromptPart], media_marker: str) -> Any:
+    """A prompt in llama.cpp's form; with images it is one text and the images apart.
+
+    Args:
+        media_marker: Stands where an image is.
+    """
+    if isinstance(parts, str):
+        return parts
+    images = [part.content for part in parts if isinstance(part, Image)]
+    if not images:  # a list of texts alone would be several prompts
+        is_text = all(isinstance(part, str) for part in parts)
+        return "".join(map(str, parts)) if is_text else list(parts)
+    texts = [media_marker if isinstance(part, Image) else part for part in parts]
+    assert all(isinstance(text, str) for text in texts), "llama.cpp takes no ids here"
+    return {
+        "prompt_string": "".join(map(str, texts)),
+        "multimodal_data": [base64.b64encode(image).decode() for image in images],
+    }
+
+
+def completion(request: Request, media_marker: str = "") -> dict[str, Any]:
+    """The body of a completion request.
+
+    Args:
+        media_marker: Stands in the prompt where an image is.
+    """
     body: dict[str, Any] = {
-        "prompt": prompt if isinstance(prompt, str) else list(prompt),
+        "prompt": prompt_of(request.prompt, media_marker),
         "stream": True,  # only a stream can be cancelled
         "return_progress": True,
         "response_fields": FINAL_FIELDS,

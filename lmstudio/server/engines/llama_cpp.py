@@ -86,8 +86,9 @@ class LlamaCppEngine:
         self._check_open()
         check_file(model.path)
         key = secrets.token_hex(32)
+        marker = f"IMAGE{secrets.token_hex(16)}"
         loading = Loading(on_progress)
-        config = child_config(model, settings, key)
+        config = child_config(model, settings, key, marker)
         try:
             child = await Child.start(self._command, config, loading.line)
         except OSError as exc:
@@ -98,7 +99,7 @@ class LlamaCppEngine:
             self._check_open()
             port, layers = await self._ready(child, loading)
             http = HTTPClient(port, key)
-            loaded = LlamaCppModel(child, http, layers, model, config["batch_size"])
+            loaded = LlamaCppModel(child, http, layers, model, config)
             checks = loaded.read_properties(settings.draft)
             await asyncio.wait_for(checks, READY_SECONDS)
             on_progress(1.0)
@@ -158,7 +159,7 @@ class LlamaCppModel:
         http: HTTPClient,
         gpu_layers: int,
         model: ModelFile,
-        batch_size: int,
+        config: llama_child.Config,
     ) -> None:
         self.context_length = 0
         self.gpu_layers = gpu_layers
@@ -166,7 +167,8 @@ class LlamaCppModel:
         self._child = child
         self._http = http
         self._key = model.key
-        self._batch_size = batch_size
+        self._batch_size = config["batch_size"]
+        self._marker = config["media_marker"]
         self._unloading = False
         child.on_exit(http.close)
 
@@ -208,7 +210,9 @@ class LlamaCppModel:
         self._check_running()
         reading = Reading(logprobs=request.logprobs)
         try:
-            stream = await self._http.stream("/completion", completion(request))
+            stream = await self._http.stream(
+                "/completion", completion(request, self._marker)
+            )
             try:
                 while payloads := await stream.read():
                     for payload in payloads:

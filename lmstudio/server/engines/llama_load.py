@@ -24,6 +24,9 @@ from lmstudio.server.engines.llama_process import Child
 #: Cancelling waits for one batch of the prompt. 128 costs a sixth of the prompt's speed
 #: against the largest, and answers within half a second on two cores.
 BATCH_SIZE = 128
+#: Some models read the tokens of an image all at once, and llama.cpp ends its process
+#: when they are more than a batch. Images of known ones have up to 1024.
+IMAGE_BATCH_SIZE = 1024
 CACHE_MIB = 512  # llama.cpp's own default is 8 GiB for each child
 
 #: What stderr says about a failed load -> (title, suggestion). The first that fits.
@@ -163,11 +166,16 @@ def check_file(path: Path) -> None:
 
 
 def child_config(
-    model: ModelFile, settings: LoadSettings, key: str
+    model: ModelFile, settings: LoadSettings, key: str, media_marker: str = ""
 ) -> llama_child.Config:
-    """What the child is asked to load."""
+    """What the child is asked to load.
+
+    Args:
+        media_marker: Stands for an image in prompts.
+    """
     cores = usable_cores()
-    batch_size = settings.batch_size or BATCH_SIZE
+    usual = BATCH_SIZE if model.projector is None else IMAGE_BATCH_SIZE
+    batch_size = settings.batch_size or usual
     context_length = settings.context_length
     if model.is_embedding:  # a text has to fit one batch
         batch_size = min(settings.batch_size or context_length, context_length)
@@ -187,6 +195,8 @@ def child_config(
         "physical_batch_size": min(physical, batch_size, context_length),
         "cache_mib": CACHE_MIB,
         "embedding": model.is_embedding,
+        "projector": None if model.projector is None else str(model.projector.path),
+        "media_marker": media_marker,
         "context_length": context_length,
         "parallel": 1 if model.is_embedding else settings.parallel,
         "gpu_ratio": settings.gpu_ratio,

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import attrs
 import pytest
 
-from lmstudio.server.engine import Draft, GPUSplit, LoadSettings
+from lmstudio.server.engine import Draft, GPUSplit, LoadSettings, Projector
 from lmstudio.server.engines import llama_child
 from lmstudio.server.engines.llama_load import child_config
 from lmstudio.wire.config import CACHE_TYPES
@@ -45,7 +45,7 @@ def library(gpu=False):
     """Those names of xllamacpp that the child uses."""
 
     def common_params():
-        names = ("model", "cpuparams", "cpuparams_batch", "sampling")
+        names = ("model", "mmproj", "cpuparams", "cpuparams_batch", "sampling")
         return SimpleNamespace(**{name: SimpleNamespace() for name in names})
 
     devices = list(Device)[: 2 if gpu else 1]
@@ -79,6 +79,17 @@ def test_defaults():
     assert 0 == layers == params.n_gpu_layers
     for untouched in ("rope_freq_base", "flash_attn_type", "cache_type_k"):
         assert not hasattr(params, untouched)
+
+
+def test_a_projector():
+    """It goes to the GPU unless none may be used, and its images fit one batch."""
+    seeing = Projector(path=Path("mmproj.gguf"), size=1)
+    params, _ = parameters(projector=seeing)
+    assert ("mmproj.gguf", True) == (params.mmproj.path, params.mmproj_use_gpu)
+    assert (1024, 1024) == (params.n_batch, params.n_ubatch)
+    params, _ = parameters(LoadSettings(gpu_ratio=0), projector=seeing)
+    assert not params.mmproj_use_gpu
+    assert not hasattr(parameters()[0].mmproj, "path")
 
 
 def test_settings():

@@ -11,6 +11,7 @@ from lmstudio.server.engine import (
     ContextOverflow,
     Done,
     EngineError,
+    Image,
     Piece,
     PromptProgress,
     Request,
@@ -312,3 +313,18 @@ def test_the_body_is_json():
     request = Request(prompt=(1, "a"), json_schema={"enum": (1, 2)})
 
     assert [1, "a"] == json.loads(json.dumps(completion(request)))["prompt"]
+
+
+def test_a_prompt_with_images():
+    """Markers stand where the images are, which come apart, in their order."""
+    parts = ["a", Image(b"1"), "b", Image(b"22"), "c"]
+    body = completion(Request(prompt=parts), "MARK")
+    assert {
+        "prompt_string": "aMARKbMARKc",
+        "multimodal_data": ["MQ==", "MjI="],
+    } == body["prompt"]
+
+
+def test_a_prompt_of_texts_is_one_text():
+    """A list of texts would be several prompts."""
+    assert "ab" == completion(Request(prompt=["a", "b"]))["prompt"]

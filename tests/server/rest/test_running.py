@@ -44,7 +44,7 @@ class Served:
         self.scripts = Scripts()
         self.engine = ScriptedEngine(self.scripts)
 
-        async def predict(instance, **prompt):
+        async def predict(instance, files, **prompt):
             return prediction_of(instance, self.scripts, **prompt)
 
         self.service = Service(
