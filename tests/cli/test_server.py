@@ -115,6 +115,27 @@ def test_after_it_was_killed(lms, shell, running):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pid", [None, 1], ids=["dead", "of another program"])
+def test_start_over_what_a_crash_left(shell, running, home, pid):
+    """Files of a server that was killed don't count, whoever has its number now."""
+    os.kill(running.pid, signal.SIGKILL)
+    assert processes.wait_for(lambda: not processes.is_alive(running.pid), 5)
+    file = home / ".internal" / "http-server.json"
+    if pid is not None:
+        file.write_text(json.dumps({**json.loads(file.read_text()), "pid": pid}))
+    (home / ".internal" / f"http-server.json.{running.pid}").write_text("{")
+    result = shell("server", "start", "--port", str(running.port))
+
+    assert (0, f"The server is running at {running.address}\n", "") == (
+        result.returncode,
+        result.stdout,
+        result.stderr,
+    )
+    found = background.written_down()
+    assert found.answers and found.pid not in (running.pid, pid)
+
+
+@pytest.mark.slow
 def test_a_server_that_hangs(lms, running, monkeypatch):
     """One that does not answer is said to hang; `stop` kills it."""
     monkeypatch.setattr(background, "GREETING_TIME", 0.2)

@@ -66,6 +66,28 @@ def test_every_namespace_takes_sockets(scripted):
             pass
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "registerDevelopmentPlugin",
+        "startToolUseSession",
+        "generateWithGenerator",
+        "setToolsProvider",
+    ],
+)
+def test_plugins_are_refused_at_once(scripted, endpoint):
+    """Channels of plugins end with an error, and what the client sends is dropped."""
+    with raw_client(scripted.url, "plugins") as client:
+        number = client.open(endpoint, {"manifest": {}})
+        warning, end = client.receive(), client.receive()
+        assert "channelEndpointUnknown" == warning["kind"]
+        assert ("channelError", number) == (end["type"], end["channelId"])
+        assert endpoint in end["error"]["title"]
+        client.cancel(number)
+        assert "rpcEndpointUnknown" == client.call("reindexPlugins")["kind"]
+        assert "rpcError" == client.receive()["type"]
+
+
 def test_foreign_pages_are_refused(scripted, caplog):
     """A web page of another origin gets no socket; our own and programs do."""
     with (

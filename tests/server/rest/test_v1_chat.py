@@ -127,6 +127,11 @@ def test_a_call_that_nobody_asked_for(served):
     made = served.ask(PATH, asked()).json
     assert [{"type": "message", "content": '{"a": 1}'}] == made["output"]
 
+    served.reply(tool_call("f", {"a": 1}))
+    names = {name for name, _ in served.ask(PATH, asked(stream=True)).events}
+    assert "message.delta" in names
+    assert [] == [name for name in names if name.startswith("tool_call")]
+
 
 def test_an_error_in_a_stream(served):
     """After an error the end comes all the same, with what there is."""
