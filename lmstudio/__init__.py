@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         prepare_image,
     )
     from .diagnostics import LogEntry, LogStream
+    from .download import Download
     from .downloaded import DownloadedModel
     from .errors import (
         LMStudioAuthenticationError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         LMStudioPredictionError,
         LMStudioPresetNotFoundError,
         LMStudioProtocolError,
+        LMStudioRealModelError,
         LMStudioRuntimeError,
         LMStudioServerError,
         LMStudioTimeoutError,
@@ -77,6 +79,7 @@ __all__ = [
     "Batch",
     "Chat",
     "Client",
+    "Download",
     "DownloadProgress",
     "DownloadedModel",
     "EmbeddingModel",
@@ -101,6 +104,7 @@ __all__ = [
     "LMStudioPredictionError",
     "LMStudioPresetNotFoundError",
     "LMStudioProtocolError",
+    "LMStudioRealModelError",
     "LMStudioRuntimeError",
     "LMStudioServerError",
     "LMStudioTimeoutError",
@@ -159,6 +163,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "LogEntry",
         "LogStream",
     ),
+    "download": ("Download",),
     "downloaded": ("DownloadedModel",),
     "errors": (
         "LMStudioAuthenticationError",
@@ -178,6 +183,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "LMStudioPredictionError",
         "LMStudioPresetNotFoundError",
         "LMStudioProtocolError",
+        "LMStudioRealModelError",
         "LMStudioRuntimeError",
         "LMStudioServerError",
         "LMStudioTimeoutError",

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
-from .arguments import (
-    checked_callback,
-    checked_name,
-    checked_seconds,
-    checked_signal,
-    checked_text,
-)
-from .calls import Channel, call, structure
+from .arguments import checked_flag, checked_name, checked_text
+from .calls import call
+from .download import Download
 from .errors import (
-    LMStudioCancelledError,
     LMStudioModelNotFoundError,
-    LMStudioTimeoutError,
     LMStudioTypeError,
     LMStudioValueError,
     shown,
 )
-from .mailbox import Mailbox
 from .progress import Progress, displays
-from .protocol.client import End
 from .session import Session
-from .signals import Signal
-from .wire.endpoints import endpoint
 from .wire.repository import (
     FORMATS,
-    DownloadModel,
     DownloadOption,
     DownloadOptions,
     DownloadProgress,
@@ -44,12 +31,6 @@ from .wire.repository import (
 
 #: Most results that a search may ask for. Source: docs/wire/repository.md.
 MOST_RESULTS = 25
-#: Seconds between two looks at a signal that can't call us.
-SIGNAL_SLICE = 0.1
-#: Seconds that a cancelled download gets to end before we stop listening.
-CANCEL_TIME = 5.0
-
-_WAKE = End("wake")
 
 
 class Repository:
@@ -112,6 +93,7 @@ class Repository:
         name = checked_name(model, "the name of a model")
         return self._options(SearchIdentifier(type="hf", identifier=name))
 
+    @overload
     def download(
         self,
         model: str,
@@ -121,7 +103,46 @@ class Repository:
         progress: Progress = None,
         signal: Any = None,
         timeout: float | None = None,
-    ) -> str:
+        wait: Literal[True] = True,
+    ) -> str: ...
+
+    @overload
+    def download(
+        self,
+        model: str,
+        *,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        on_finalize: Callable[[], object] | None = None,
+        progress: Progress = None,
+        signal: Any = None,
+        timeout: float | None = None,
+        wait: Literal[False],
+    ) -> Download: ...
+
+    @overload
+    def download(
+        self,
+        model: str,
+        *,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        on_finalize: Callable[[], object] | None = None,
+        progress: Progress = None,
+        signal: Any = None,
+        timeout: float | None = None,
+        wait: bool,
+    ) -> str | Download: ...
+
+    def download(
+        self,
+        model: str,
+        *,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        on_finalize: Callable[[], object] | None = None,
+        progress: Progress = None,
+        signal: Any = None,
+        timeout: float | None = None,
+        wait: bool = True,
+    ) -> str | Download:
         """Have the server download a model of the hub; returns what loads it.
 
         What is there already is not downloaded again, and what an earlier call left
@@ -136,6 +157,7 @@ class Repository:
             LMStudioModelNotFoundError: The hub has no such model or quantization.
             LMStudioError: As for `ModelDownloadOption.download`.
         """
+        checked_flag(wait, "wait")
         name, at, quantization = checked_name(model, "the model").partition("@")
         options = self.get_download_options(name)
         option = _chosen(name, quantization if at else None, options)
@@ -145,6 +167,7 @@ class Repository:
             progress=progress,
             signal=signal,
             timeout=timeout,
+            wait=wait,
         )
 
     def _options(self, identifier: SearchIdentifier) -> list[ModelDownloadOption]:
@@ -193,6 +216,7 @@ class ModelDownloadOption:
         self.info = info
         self._repository = repository
 
+    @overload
     def download(
         self,
         on_progress: Callable[[DownloadProgress], object] | None = None,
@@ -201,7 +225,43 @@ class ModelDownloadOption:
         progress: Progress = None,
         signal: Any = None,
         timeout: float | None = None,
-    ) -> str:
+        wait: Literal[True] = True,
+    ) -> str: ...
+
+    @overload
+    def download(
+        self,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        on_finalize: Callable[[], object] | None = None,
+        *,
+        progress: Progress = None,
+        signal: Any = None,
+        timeout: float | None = None,
+        wait: Literal[False],
+    ) -> Download: ...
+
+    @overload
+    def download(
+        self,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        on_finalize: Callable[[], object] | None = None,
+        *,
+        progress: Progress = None,
+        signal: Any = None,
+        timeout: float | None = None,
+        wait: bool,
+    ) -> str | Download: ...
+
+    def download(
+        self,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        on_finalize: Callable[[], object] | None = None,
+        *,
+        progress: Progress = None,
+        signal: Any = None,
+        timeout: float | None = None,
+        wait: bool = True,
+    ) -> str | Download:
         """Have the server download it, and wait; returns what loads the model.
 
         Whatever ends the wait early (Ctrl-C, the signal, the time limit, an exception
@@ -212,11 +272,13 @@ class ModelDownloadOption:
             on_progress: Called in this thread with how far it is, several times a
                 second.
             on_finalize: Called once all bytes are there.
-            progress: Whether a bar shows the progress on a terminal, or a function in
-                its place, called with 0 to 1. None takes the client's, and shows no
-                bar with an `on_progress`.
+            progress: Whether a bar shows the progress, or a function in its place,
+                called with 0 to 1, or tqdm. None takes the client's, and shows no bar
+                with an `on_progress` or without `wait`.
             signal: A `Signal` or `threading.Event` that cancels the download.
             timeout: Seconds for all of it; None waits as long as it takes.
+            wait: False returns a `Download` at once: an iterator of its progress, which
+                also waits for the key, and cancels.
 
         Raises:
             LMStudioValueError: An argument is wrong; nothing was sent.
@@ -226,7 +288,7 @@ class ModelDownloadOption:
             LMStudioTimeoutError: The time is over.
             LMStudioWebsocketError: The server can't be reached, or was lost.
         """
-        download = _Download(
+        download = Download(
             self._repository._session,
             self.info.download_identifier,
             on_progress=on_progress,
@@ -234,138 +296,15 @@ class ModelDownloadOption:
             signal=signal,
             timeout=timeout,
         )
-        quiet = progress is None and on_progress is not None
-        given = False if quiet else progress
+        is_shown = checked_flag(wait, "wait") and on_progress is None
+        given = False if progress is None and not is_shown else progress
         label = f"Downloading {self.info.download_identifier}"
-        bar, shares = displays(label, given, self._repository._progress, None)
-        download.bar, download.shares = bar, shares
-        return download.run()
+        download.start(*displays(label, given, self._repository._progress, None))
+        return download.result() if wait else download
 
     def __repr__(self) -> str:
         mark = ", recommended" if self.info.recommended else ""
         return f"<ModelDownloadOption {self.info.download_identifier}{mark}>"
-
-
-class _Download:
-    """One download from its request to its end, in the thread that waits for it."""
-
-    def __init__(
-        self,
-        session: Session,
-        identifier: str,
-        *,
-        on_progress: Any,
-        on_finalize: Any,
-        signal: Any,
-        timeout: float | None,
-    ) -> None:
-        self._identifier = identifier
-        self._on_progress = checked_callback(on_progress, "on_progress")
-        self._on_finalize = checked_callback(on_finalize, "on_finalize")
-        self._signal = checked_signal(signal)
-        self._timeout = checked_seconds(timeout, "timeout")
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._inbox = Mailbox()
-        parameter = DownloadModel(download_identifier=identifier)
-        row = endpoint("repository", "downloadModel")
-        self._channel = Channel(session, row, parameter, self._inbox)
-        self._is_over = False
-        self.bar: Any = None
-        self.shares: Any = None
-
-    def run(self) -> str:
-        """Wait for the model's key."""
-        try:
-            self._check()
-            self._channel.open()
-            if isinstance(self._signal, Signal):
-                self._signal.listen(self._wake)
-            while True:
-                for item in self._channel.receive(self._patience()) or ():
-                    key = self._take(item)
-                    if key is not None:
-                        return key
-                self._check()
-                if self.bar is not None:
-                    self.bar.tick()
-        finally:
-            if self.bar is not None:
-                self.bar.close()
-            self._stop()
-
-    def _wake(self) -> None:
-        self._inbox.put([_WAKE])
-
-    def _check(self) -> None:
-        """Raise when it is to end."""
-        if self._signal is not None and self._signal.is_set():
-            raise LMStudioCancelledError(
-                f"the download of {self._identifier} was cancelled; what is there"
-                " stays, and the next download continues it"
-            )
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise LMStudioTimeoutError(
-                f"{self._identifier} was not downloaded within {self._timeout:g} s;"
-                " the next download continues it"
-            )
-
-    def _patience(self) -> float | None:
-        """Seconds until something else than a packet is to be looked at."""
-        waits = []
-        if self._deadline is not None:
-            waits.append(max(0.0, self._deadline - time.monotonic()))
-        if self._signal is not None and not isinstance(self._signal, Signal):
-            waits.append(SIGNAL_SLICE)
-        due = self.bar.due() if self.bar is not None else None
-        if due is not None:
-            waits.append(due)
-        return min(waits, default=None)
-
-    def _take(self, item: Any) -> str | None:
-        """What one packet brings: the key, or nothing."""
-        if item is _WAKE:
-            return None
-        if type(item) is End:
-            self._is_over = True
-            raise self._channel.error_of(item) or self._channel.closed_early()
-        kind = item.get("type") if isinstance(item, dict) else None
-        if kind == "success":
-            self._is_over = True
-            key: str = structure(
-                item.get("defaultIdentifier"), str, "downloadModel: success"
-            )
-            return key
-        if kind == "downloadProgress":
-            update = item.get("update")
-            self._report(structure(update, DownloadProgress, "downloadModel: update"))
-        elif kind == "startFinalizing" and self._on_finalize is not None:
-            self._on_finalize()
-        return None
-
-    def _report(self, update: DownloadProgress) -> None:
-        share = update.downloaded_bytes / max(1, update.total_bytes)
-        if self.bar is not None:
-            self.bar.update(share)
-        if self.shares is not None:
-            self.shares(share)
-        if self._on_progress is not None:
-            self._on_progress(update)
-
-    def _stop(self) -> None:
-        """Ask for the end if it has not come, and wait a little for it."""
-        if not self._channel.is_sent:
-            return
-        deadline = time.monotonic() + CANCEL_TIME
-        if not self._is_over:
-            self._channel.cancel()
-        while not self._is_over:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            for item in self._channel.receive(left) or ():
-                if type(item) is End and item is not _WAKE:
-                    self._is_over = True
-        self._channel.forget()
 
 
 def _formats(given: Any) -> list[str] | None:

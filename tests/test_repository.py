@@ -314,7 +314,7 @@ def test_unknown_packets(say):
 )
 def test_wrong_packets(say, message, kind, monkeypatch):
     """A packet that does not fit, and an end without a result, are errors."""
-    monkeypatch.setattr("lmstudio.repository.CANCEL_TIME", 0.1)
+    monkeypatch.setattr("lmstudio.download.CANCEL_TIME", 0.1)
     assert isinstance(say(message), kind)
 
 

@@ -134,3 +134,16 @@ class DownloadProgress:
     downloaded_bytes: int
     total_bytes: int
     speed_bytes_per_second: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of it is there, 0 to 1."""
+        return min(1.0, self.downloaded_bytes / max(1, self.total_bytes))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the rest takes at that speed; None while nothing comes."""
+        if self.speed_bytes_per_second <= 0:
+            return None
+        left = max(0, self.total_bytes - self.downloaded_bytes)
+        return left / self.speed_bytes_per_second
