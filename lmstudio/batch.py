@@ -6,7 +6,7 @@ import concurrent.futures
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from .arguments import checked_flag, checked_signal
 from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
@@ -14,6 +14,11 @@ from .mailbox import SLICE
 from .prediction import Prediction
 from .progress import Bar, Progress, displays
 from .result import PredictionResult
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, Unpack
+
+    from .keywords import MapKeywords
 
 T = TypeVar("T")
 R = TypeVar("R", covariant=True)
@@ -197,7 +202,7 @@ class Maps:
         workers: int = 4,
         complete: bool = False,
         progress: Progress = None,
-        **options: Any,
+        **options: Unpack[MapKeywords],
     ) -> Batch[PredictionResult[T]]: ...
 
     @overload
@@ -211,8 +216,47 @@ class Maps:
         workers: int = 4,
         complete: bool = False,
         progress: Progress = None,
-        **options: Any,
+        **options: Unpack[MapKeywords],
     ) -> Batch[PredictionResult[str]]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        response_format: TypeForm[T],
+        on_error: Literal["raise"] = "raise",
+        workers: int = 4,
+        complete: bool = False,
+        progress: Progress = None,
+        **options: Unpack[MapKeywords],
+    ) -> Batch[PredictionResult[T]]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        structured: type[T],
+        on_error: Literal["raise"] = "raise",
+        workers: int = 4,
+        complete: bool = False,
+        progress: Progress = None,
+        **options: Unpack[MapKeywords],
+    ) -> Batch[PredictionResult[T]]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        structured: TypeForm[T],
+        on_error: Literal["raise"] = "raise",
+        workers: int = 4,
+        complete: bool = False,
+        progress: Progress = None,
+        **options: Unpack[MapKeywords],
+    ) -> Batch[PredictionResult[T]]: ...
 
     @overload
     def map(
@@ -224,7 +268,7 @@ class Maps:
         workers: int = 4,
         complete: bool = False,
         progress: Progress = None,
-        **options: Any,
+        **options: Unpack[MapKeywords],
     ) -> Batch[PredictionResult[T] | LMStudioError]: ...
 
     @overload
@@ -238,7 +282,7 @@ class Maps:
         workers: int = 4,
         complete: bool = False,
         progress: Progress = None,
-        **options: Any,
+        **options: Unpack[MapKeywords],
     ) -> Batch[PredictionResult[str] | LMStudioError]: ...
 
     @overload
@@ -246,11 +290,52 @@ class Maps:
         self,
         prompts: Iterable[Any],
         *,
+        response_format: TypeForm[T],
+        on_error: Literal["return"],
+        workers: int = 4,
+        complete: bool = False,
+        progress: Progress = None,
+        **options: Unpack[MapKeywords],
+    ) -> Batch[PredictionResult[T] | LMStudioError]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        structured: type[T],
+        on_error: Literal["return"],
+        workers: int = 4,
+        complete: bool = False,
+        progress: Progress = None,
+        **options: Unpack[MapKeywords],
+    ) -> Batch[PredictionResult[T] | LMStudioError]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        structured: TypeForm[T],
+        on_error: Literal["return"],
+        workers: int = 4,
+        complete: bool = False,
+        progress: Progress = None,
+        **options: Unpack[MapKeywords],
+    ) -> Batch[PredictionResult[T] | LMStudioError]: ...
+
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        response_format: Any = None,
+        structured: Any = None,
         on_error: str = "raise",
         workers: int = 4,
         complete: bool = False,
         progress: Progress = None,
-        **options: Any,
+        **options: Unpack[MapKeywords],
     ) -> Batch[Any]: ...
 
     def map(

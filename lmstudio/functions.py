@@ -336,7 +336,12 @@ def to_act_with(
             go together with tools.
     """
     _refuse(options, ("raw_tools", "rawTools"), "the tools of act() stand for it")
-    _refuse(options, ("structured",), "act() gives no structured answers")
+    for name in ("response_format", "structured"):
+        if options.pop(name, None) is not None:
+            raise LMStudioValueError(
+                f"act() takes no {name}; ask for it afterwards, with"
+                f" respond([question, *run.messages], {name}=...)"
+            )
     choices = [options.pop(name, None) for name in ("tool_choice", "toolChoice")]
     made = tools_of(tools)
     if not made:

@@ -6,7 +6,7 @@ The table in `lmstudio.wire.config` decides what is accepted; a test holds this 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from .functions import ToolLike
 from .progress import Progress
@@ -26,11 +26,15 @@ class PredictionOptions(TypedDict, total=False):
     stop_strings: str | Sequence[str] | None
     stop: str | Sequence[str] | None
     tool_call_stop_strings: str | Sequence[str] | None
-    context_overflow_policy: str | None
+    context_overflow_policy: (
+        Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None
+    )
     raw: Mapping[str, Any] | None
     raw_tools: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
     tool_choice: Any
-    tool_naming: str | None
+    tool_naming: (
+        Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None
+    )
     prompt_template: Mapping[str, Any] | str | None
     system_prompt: str | None
     context_prefill: Sequence[Mapping[str, Any]] | None
@@ -73,31 +77,65 @@ class OfficialKeywords(TypedDict, total=False):
     on_prompt_processing_progress: Callable[[float], object] | None
 
 
-class Keywords(PredictionOptions, OfficialKeywords, total=False):
-    """What `complete` and `respond` both take, besides what decides their type."""
+class Arguments(TypedDict, total=False):
+    """Arguments of `complete` and of `respond`, besides what decides their type."""
 
-    config: Mapping[str, Any] | None
     preset: str | None
     on_first_token: Callable[[], object] | None
     on_fragment: Callable[[Fragment], object] | None
     on_prompt_progress: Callable[[float], object] | None
     on_message: Callable[[Message], object] | None
-    progress: Progress
     timeout: float | None
     idle_timeout: float | None
     signal: Any
 
 
-class CompleteKeywords(Keywords, total=False):
+class CompleteOptions(TypedDict, total=False):
     """What only `complete` takes."""
 
     pre_prompt: str | None
 
 
-class RespondKeywords(Keywords, total=False):
-    """What only `respond` takes."""
+class ConversationOptions(TypedDict, total=False):
+    """What `respond` and `act` take, and `complete` does not."""
 
     input_prefix: str | None
     input_suffix: str | None
+
+
+class RespondOptions(ConversationOptions, total=False):
+    """What only `respond` takes."""
+
     on_tool_call: Callable[[ToolCallRequest], object] | None
     tools: Iterable[ToolLike] | None
+
+
+class Keywords(PredictionOptions, OfficialKeywords, Arguments, total=False):
+    """What `complete` and `respond` both take, besides what decides their type."""
+
+    progress: Progress
+
+
+class CompleteKeywords(Keywords, CompleteOptions, total=False):
+    """The keywords of `complete`."""
+
+
+class RespondKeywords(Keywords, RespondOptions, total=False):
+    """The keywords of `respond`."""
+
+
+class ActOptions(PredictionOptions, ConversationOptions, total=False):
+    """What `act` takes, besides the arguments that it names."""
+
+
+class MapKeywords(
+    PredictionOptions,
+    OfficialKeywords,
+    Arguments,
+    CompleteOptions,
+    RespondOptions,
+    total=False,
+):
+    """What `map` hands on to `respond` or `complete`, for each prompt."""
+
+    config: Mapping[str, Any] | None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .aliases import callbacks
+from .aliases import CALLBACKS, callbacks, one_of
 from .arguments import checked_flag, checked_name, checked_text, checked_texts
 from .arrivals import Watch
 from .batch import Maps
@@ -15,7 +15,8 @@ from .errors import LMStudioToolError, LMStudioValueError
 from .handles import ModelHandle
 from .images import has_images, with_uploads
 from .messages import HistoryLike, to_history, user_message
-from .options import PredictionSettings, merged
+from .nearest import Asked
+from .options import AFFIXES, PRE_PROMPT, PredictionSettings, merged
 from .prediction import Prediction
 from .progress import Progress, displays
 from .result import Fragment
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
     from .act import ActRun
     from .actresult import PredictionRoundResult
     from .functions import ToolLike
-    from .keywords import CompleteKeywords, RespondKeywords
+    from .keywords import ActOptions, CompleteKeywords, RespondKeywords
 
 T = TypeVar("T")
+
+#: What the calls take among their options.
+_COMPLETE = (*CALLBACKS, PRE_PROMPT)
+_RESPOND = (*CALLBACKS, *AFFIXES)
 
 
 class LLM(Maps, ModelHandle):
@@ -50,6 +55,7 @@ class LLM(Maps, ModelHandle):
     def complete(
         self,
         prompt: str,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: type[T],
         **keywords: Unpack[CompleteKeywords],
@@ -59,6 +65,7 @@ class LLM(Maps, ModelHandle):
     def complete(
         self,
         prompt: str,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: None = None,
         structured: None = None,
@@ -69,6 +76,7 @@ class LLM(Maps, ModelHandle):
     def complete(
         self,
         prompt: str,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: TypeForm[T],
         **keywords: Unpack[CompleteKeywords],
@@ -78,6 +86,27 @@ class LLM(Maps, ModelHandle):
     def complete(
         self,
         prompt: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        structured: type[T],
+        **keywords: Unpack[CompleteKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        structured: TypeForm[T],
+        **keywords: Unpack[CompleteKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: Any = None,
         structured: Any = None,
@@ -87,8 +116,8 @@ class LLM(Maps, ModelHandle):
     def complete(
         self,
         prompt: str,
-        *,
         config: Mapping[str, Any] | None = None,
+        *,
         preset: str | None = None,
         structured: Any = None,
         response_format: Any = None,
@@ -111,7 +140,7 @@ class LLM(Maps, ModelHandle):
             structured: ``{"type": "json"}``, with ``json_schema`` for a schema, or
                 ``{"type": "gbnf", "gbnf_grammar": "..."}``.
             response_format: A type, of which the answer becomes an instance, or a JSON
-                schema: see docs/guides/structured.md.
+                schema: see docs/guides/structured.md. Each of the two takes both.
             on_first_token: Called when the first fragment is seen.
             on_fragment: Called with each fragment.
             on_prompt_progress: Called with 0 to 1 while the prompt is processed.
@@ -146,6 +175,7 @@ class LLM(Maps, ModelHandle):
             structured=structured,
             response_format=response_format,
             is_completion=True,
+            asked=Asked(self.complete, _COMPLETE),
         )
         history = History(messages=[user_message(settings.pre_prompt + text)])
         return self._predict(history, settings, preset, watch)
@@ -154,6 +184,7 @@ class LLM(Maps, ModelHandle):
     def respond(
         self,
         history: HistoryLike,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: type[T],
         **keywords: Unpack[RespondKeywords],
@@ -163,6 +194,7 @@ class LLM(Maps, ModelHandle):
     def respond(
         self,
         history: HistoryLike,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: None = None,
         structured: None = None,
@@ -173,6 +205,7 @@ class LLM(Maps, ModelHandle):
     def respond(
         self,
         history: HistoryLike,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: TypeForm[T],
         **keywords: Unpack[RespondKeywords],
@@ -182,6 +215,27 @@ class LLM(Maps, ModelHandle):
     def respond(
         self,
         history: HistoryLike,
+        config: Mapping[str, Any] | None = None,
+        *,
+        structured: type[T],
+        **keywords: Unpack[RespondKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def respond(
+        self,
+        history: HistoryLike,
+        config: Mapping[str, Any] | None = None,
+        *,
+        structured: TypeForm[T],
+        **keywords: Unpack[RespondKeywords],
+    ) -> Prediction[T]: ...
+
+    @overload
+    def respond(
+        self,
+        history: HistoryLike,
+        config: Mapping[str, Any] | None = None,
         *,
         response_format: Any = None,
         structured: Any = None,
@@ -191,8 +245,8 @@ class LLM(Maps, ModelHandle):
     def respond(
         self,
         history: HistoryLike,
-        *,
         config: Mapping[str, Any] | None = None,
+        *,
         preset: str | None = None,
         structured: Any = None,
         response_format: Any = None,
@@ -245,6 +299,7 @@ class LLM(Maps, ModelHandle):
             structured=structured,
             response_format=response_format,
             is_completion=False,
+            asked=Asked(self.respond, _RESPOND),
         )
         return self._predict(self.with_images(messages), settings, preset, watch)
 
@@ -271,6 +326,8 @@ class LLM(Maps, ModelHandle):
             Callable[[PredictionRoundResult], object] | None
         ) = None,
         on_prompt_processing_progress: Callable[[float, int], object] | None = None,
+        on_fragment: Callable[[Fragment, int], object] | None = None,
+        on_prompt_progress: Callable[[float, int], object] | None = None,
         handle_invalid_tool_request: (
             Callable[[LMStudioToolError, ToolCallRequest | None], str | None] | None
         ) = None,
@@ -278,7 +335,7 @@ class LLM(Maps, ModelHandle):
         timeout: float | None = None,
         idle_timeout: float | None = None,
         signal: Any = None,
-        **options: Any,
+        **options: Unpack[ActOptions],
     ) -> ActRun:
         """Let the model work with tools: it asks for calls until it has its answer.
 
@@ -299,6 +356,8 @@ class LLM(Maps, ModelHandle):
             on_round_end: Called with the index, after the calls.
             on_prediction_completed: Called with each round's result, before the calls.
             on_prompt_processing_progress: Called with 0 to 1 and the round's index.
+            on_fragment: The same as `on_prediction_fragment`, by its shorter name.
+            on_prompt_progress: The same as `on_prompt_processing_progress`.
             handle_invalid_tool_request: Called with an `LMStudioToolError` and the
                 request that could not be answered: no such tool, wrong arguments, or a
                 function that raised. Returns what to tell the model, None for the
@@ -324,17 +383,24 @@ class LLM(Maps, ModelHandle):
         checked_flag(wait, "wait")
         given = merged(config, options, "prediction")
         offered, choice = to_act_with(given, tools)
+        asked = Asked(self.act, AFFIXES)
         rules = Rules(
             max_prediction_rounds=max_prediction_rounds,
             max_parallel_tool_calls=max_parallel_tool_calls,
             tool_choice=choice,
             on_message=on_message,
             on_first_token=on_first_token,
-            on_prediction_fragment=on_prediction_fragment,
+            on_prediction_fragment=one_of(
+                *("on_fragment", on_fragment),
+                *("on_prediction_fragment", on_prediction_fragment),
+            ),
             on_round_start=on_round_start,
             on_round_end=on_round_end,
             on_prediction_completed=on_prediction_completed,
-            on_prompt_processing_progress=on_prompt_processing_progress,
+            on_prompt_processing_progress=one_of(
+                *("on_prompt_progress", on_prompt_progress),
+                *("on_prompt_processing_progress", on_prompt_processing_progress),
+            ),
             handle_invalid_tool_request=handle_invalid_tool_request,
             guard_tool_call=guard_tool_call,
             timeout=timeout if timeout is not None else self._timeout,
@@ -345,7 +411,9 @@ class LLM(Maps, ModelHandle):
         def start(
             history: History, about_tools: dict[str, Any], watch: Watch
         ) -> Prediction[Any]:
-            settings = PredictionSettings({**given, **about_tools}, is_completion=False)
+            settings = PredictionSettings(
+                {**given, **about_tools}, is_completion=False, asked=asked
+            )
             return self._predict(history, settings, preset, watch)
 
         history = self.with_images(to_history(chat))

@@ -7,6 +7,7 @@ from typing import Any
 
 from .arguments import checked_text
 from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .nearest import Asked
 from .structured import Parse, to_setting
 from .wire.common import KVConfig, KVField, KVLayer, KVStack
 from .wire.config import EMBEDDING_LOAD, LOAD, PREDICTION, Table
@@ -27,6 +28,10 @@ _AUTO_FIT = ("llm.load.llama.autoFit", "llm.load.mlx.autoFit", "llm.load.yuzu.au
 #: How `complete` asks for raw text: every message's content, nothing between.
 #: Source: docs/wire/predict.md.
 _VERBATIM = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+#: Options of conversations, and of plain texts, that become other settings.
+AFFIXES = ("input_prefix", "input_suffix")
+PRE_PROMPT = "pre_prompt"
 
 _NO_TOOLS = "offers no tools"
 #: What only a conversation has, and why `complete` takes it not.
@@ -63,12 +68,24 @@ def merged(
         raise LMStudioTypeError(
             f"config must be a mapping of {what} options, not {shown(config)}"
         )
-    twice = sorted(set(config) & set(options))
-    if twice:
+    known = {_row(name, what): name for name in config}
+    for name, value in options.items():
+        other = known.get(_row(name, what))
+        if other is None or value is None or config[other] is None:
+            continue
+        spelled = "" if other == name else f" as {other!r}"
+        keyword = "a keyword" if other == name else f"the keyword {name!r}"
         raise LMStudioValueError(
-            f"{what} option {twice[0]} is given twice, in config and as a keyword"
+            f"{what} option {name} is given twice, in config{spelled} and as {keyword}"
         )
-    return {**config, **options}
+    given = {n: v for n, v in options.items() if v is not None or n not in config}
+    return {**config, **given}
+
+
+def _row(name: str, what: str) -> str:
+    """What a name stands for, in any spelling."""
+    row = {"load": LOAD, "prediction": PREDICTION}[what].find(name)
+    return str(name) if row is None else row.key
 
 
 def _layer(name: str, fields: list[KVField]) -> KVLayer:
@@ -76,13 +93,18 @@ def _layer(name: str, fields: list[KVField]) -> KVLayer:
 
 
 def load_stack(
-    config: Mapping[str, Any] | None, acceleration: Any, *, embedding: bool = False
+    config: Mapping[str, Any] | None,
+    acceleration: Any,
+    *,
+    embedding: bool = False,
+    asked: Asked | None = None,
 ) -> KVStack:
     """The settings of a load.
 
     Args:
         config: Load options in either spelling; ``gpu`` may be a ratio or a mapping.
         acceleration: ``{"offload": ratio}`` as the README of the alpha has it.
+        asked: The call that they were given to, for messages.
 
     Raises:
         LMStudioValueError: An unknown option, or a wrong value.
@@ -99,7 +121,7 @@ def load_stack(
                 )
             options[row] = value
     table: Table = EMBEDDING_LOAD if embedding else LOAD
-    fields = table.encode(options)
+    fields = table.encode(options, asked)
     if not embedding:
         fields += [*_auto_fit(fields), *_no_sidecars(fields)]
     return KVStack(layers=[_layer("apiOverride", fields)])
@@ -204,6 +226,7 @@ class PredictionSettings:
         structured: Any = None,
         response_format: Any = None,
         is_completion: bool,
+        asked: Asked | None = None,
     ) -> None:
         self.parse: Parse | None = None
         self.pre_prompt = ""
@@ -220,7 +243,7 @@ class PredictionSettings:
             self._for_completion(options)
         else:
             self._for_conversation(options)
-        layers.append(_layer("apiOverride", PREDICTION.encode(options)))
+        layers.append(_layer("apiOverride", PREDICTION.encode(options, asked)))
         if is_completion:
             template = {
                 "type": "jinja",

@@ -463,7 +463,7 @@ def test_options_of_act():
     ("options", "tools", "problem"),
     [
         ({"raw_tools": {}}, [add], "'raw_tools' is no option here"),
-        ({"structured": {}}, [add], "act() gives no structured answers"),
+        ({"structured": {}}, [add], "act() takes no structured; ask for it afterwards"),
         ({}, [], "act() needs a tool; without any use respond()"),
         ({}, [RAW], "act() can't call tool add, which has no implementation"),
     ],

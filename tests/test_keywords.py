@@ -8,8 +8,14 @@ import pytest
 
 from lmstudio import LLM
 from lmstudio.aliases import CALLBACKS
-from lmstudio.keywords import CompleteKeywords, PredictionOptions, RespondKeywords
-from lmstudio.options import PredictionSettings
+from lmstudio.keywords import (
+    ActOptions,
+    CompleteKeywords,
+    MapKeywords,
+    PredictionOptions,
+    RespondKeywords,
+)
+from lmstudio.options import AFFIXES, PredictionSettings
 from lmstudio.wire.config import PREDICTION_SETTINGS, RAW
 
 #: What decides the type of the answer is in the overloads instead.
@@ -54,3 +60,19 @@ def test_keywords_of_the_other_method(is_completion):
     for name in sorted(wrong):
         with pytest.raises(ValueError, match=f"'{name}' is an option of"):
             PredictionSettings({name: "x"}, is_completion=is_completion)
+
+
+def test_every_argument_of_act_is_a_keyword():
+    """What `act` takes besides the arguments that it names: the options."""
+    own = set(inspect.signature(LLM.act).parameters) - {"options"}
+
+    known = set(ActOptions.__annotations__)
+    assert {*PredictionOptions.__annotations__, *AFFIXES} == known
+    assert set() == own & known
+
+
+def test_map_takes_what_it_hands_on():
+    """What `map` hands on is what `respond` or `complete` takes, but the progress."""
+    known = {*RespondKeywords.__annotations__, *CompleteKeywords.__annotations__}
+
+    assert known - {"progress"} | {"config"} == set(MapKeywords.__annotations__)

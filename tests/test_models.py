@@ -225,6 +225,29 @@ def test_presets():
             {"temperature": 1, "config": {"temperature": 1}},
             "prediction option temperature is given twice, in config and as a",
         ),
+        (
+            {"max_tokens": 1, "config": {"maxTokens": 1}},
+            "prediction option max_tokens is given twice, in config as 'maxTokens' and"
+            " as the keyword 'max_tokens'",
+        ),
+        (
+            {"response_fromat": int},
+            "unknown prediction option 'response_fromat'; did you mean 'response_form",
+        ),
+        ({"signl": 7}, "unknown prediction option 'signl'; did you mean 'signal'?"),
+        (
+            {"on_prediction_fragmnt": 7},
+            "unknown prediction option 'on_prediction_fragmnt'; did you mean"
+            " 'on_prediction_fragment'?",
+        ),
+        (
+            {"stream": True},
+            "unknown prediction option 'stream'; predictions always stream: iterate",
+        ),
+        (
+            {"config": {"timeout": 5}},
+            "'timeout' is an argument of VERB() itself, not a prediction option; give",
+        ),
         ({"preset": 7}, "preset must be text, not 7"),
         ({"structured": 7}, "structured output can't be made of 7"),
         ({"response_format": 7}, "structured output can't be made of 7"),
@@ -243,8 +266,23 @@ def test_wrong_arguments(fake, model, verb, arguments, error):
     with pytest.raises(LMStudioValueError) as caught:
         getattr(model, verb)("x", **arguments)
 
+    error = error.replace("VERB", verb)
     assert str(caught.value).startswith(error), str(caught.value)
     assert [] == fake.requests
+
+
+@pytest.mark.parametrize("verb", ["complete", "respond"])
+def test_options_as_second_argument(fake, model, verb):
+    """Options may follow as a mapping, as in the JavaScript client."""
+    getattr(model, verb)("x", {"maxPredictedTokens": 5}, seed=7).result()
+
+    [sent] = fake.parameters("predict")
+    fields = sent["predictionConfigStack"]["layers"][0]["config"]["fields"]
+    made = {field["key"]: field["value"] for field in fields}
+    assert {"checked": True, "value": 5} == made["llm.prediction.maxPredictedTokens"]
+    assert {"checked": True, "value": 7} == made["llm.prediction.seed"]
+    with pytest.raises(TypeError, match="config must be a mapping of prediction opt"):
+        getattr(model, verb)("x", int)
 
 
 @pytest.mark.parametrize("prompt", [None, 7, b"x", ["x"], "\ud800"], ids=ascii)

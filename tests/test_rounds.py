@@ -444,7 +444,14 @@ def test_idle_timeout(fake, model):
         ({"signal": 3}, "signal must be a Signal or a threading.Event"),
         ({"tool_choice": "always"}, "option tool_choice must be 'none', 'auto'"),
         ({"temperatur": 1}, "did you mean 'temperature'?"),
-        ({"structured": {"type": "json"}}, "act() gives no structured answers"),
+        (
+            {"structured": {"type": "json"}},
+            "act() takes no structured; ask for it after",
+        ),
+        ({"response_format": int}, "respond([question, *run.messages], response_form"),
+        ({"guard_tool_cal": 1}, "did you mean 'guard_tool_call'?"),
+        ({"max_prediction_round": 1}, "did you mean 'max_prediction_rounds'?"),
+        ({"on_fragment": len}, "on_fragment must be a function of two arguments"),
     ],
 )
 def test_wrong_arguments(fake, model, options, problem):
@@ -455,6 +462,29 @@ def test_wrong_arguments(fake, model, options, problem):
     with pytest.raises(LMStudioTypeError):
         model.act("?", [add, 3])
     assert [] == fake.parameters("predict")
+
+
+def test_callbacks_under_both_names(fake, model):
+    """The names of `respond` do as well, with the round's index as second argument."""
+    heard = []
+
+    def note(what, index):
+        heard.append((what, index))
+
+    sum_first(fake)
+    run = model.act("?", [add], on_fragment=note, on_prompt_progress=note)
+    assert "It is 3." == run.content
+    texts = [news for news in heard if isinstance(news[0], str)]
+    assert [("Let me see. ", 0), ("It is ", 1), ("3.", 1)] == texts
+    assert [(0.0, 0), (1.0, 0), (0.0, 1), (1.0, 1)] == [
+        news for news in heard if news not in texts
+    ]
+
+    with pytest.raises(LMStudioValueError) as caught:
+        model.act("?", [add], on_fragment=note, on_prediction_fragment=note)
+    assert "on_fragment and on_prediction_fragment name the same; give one" == str(
+        caught.value
+    )
 
 
 # --- respond with tools

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from ..errors import LMStudioValueError, shown
+from ..nearest import Asked, meant
 from . import checks, shapes
 from .checks import Check, boolean, choice, integer, mapping, number, ratio, string
 from .common import KVConfig, KVField, KVStack
@@ -272,8 +273,13 @@ class Table:
         """Every canonical name."""
         return [row.name for row in self.settings]
 
-    def encode(self, options: Mapping[str, Any]) -> list[KVField]:
+    def encode(
+        self, options: Mapping[str, Any], asked: Asked | None = None
+    ) -> list[KVField]:
         """Check options and put them into wire form; None is not sent.
+
+        Args:
+            asked: The call that they were given to, for messages.
 
         Raises:
             LMStudioValueError: An unknown name, a name given twice, or a wrong value.
@@ -285,12 +291,13 @@ class Table:
                 continue
             row = self.find(name)
             if row is None:
-                raise LMStudioValueError(self._unknown(name))
+                raise LMStudioValueError(self._unknown(name, asked))
             if value is None:
                 continue
             if row.key in made:
                 raise LMStudioValueError(
-                    f"{self.what} option {row.name} is given twice, also as {name!r}"
+                    f"{self.what} option {row.name} is given twice, as"
+                    f" {self._spelling(options, row)!r} and as {name!r}"
                 )
             if row.key in raw:
                 raise LMStudioValueError(
@@ -338,17 +345,27 @@ class Table:
                 made[row.name] = unwrapped(row, field.value)
         return made
 
-    def _unknown(self, name: str) -> str:
+    def _spelling(self, options: Mapping[str, Any], row: Setting) -> str:
+        """The first of the names under which a setting is given."""
+        return next(
+            n for n in options if self.find(n) is row and options[n] is not None
+        )
+
+    def _unknown(self, name: str, asked: Asked | None) -> str:
+        own = [] if asked is None else asked.names()
+        if asked is not None and name in own:
+            return (
+                f"{shown(name)} is an argument of {asked.name}() itself, not"
+                f" {self._a_what} option; give it as a keyword"
+            )
         for other in (LOAD, PREDICTION):
             if other is not self and other.find(name) is not None:
                 return (
                     f"{shown(name)} is a {other.what} option, not {self._a_what} option"
                 )
-        import difflib  # for mistakes only, so not at import time
-
-        close = difflib.get_close_matches(str(name), list(self._by_name), 1, 0.5)
-        meant = f"; did you mean {self._by_name[close[0]].name!r}?" if close else ""
-        return f"unknown {self.what} option {shown(name)}{meant}"
+        kind = self.what.rpartition(" ")[2]
+        known = {n: n for n in own} | {n: r.name for n, r in self._by_name.items()}
+        return f"unknown {self.what} option {shown(name)}{meant(name, known, kind)}"
 
 
 def _wrapped(what: str, row: Setting, value: Any) -> Any:

@@ -1,5 +1,7 @@
 """Many prompts: what the results are for type checkers."""
 
+from typing_extensions import assert_type
+
 import lmstudio as lms
 
 model = lms.llm("key")
@@ -12,3 +14,11 @@ for outcome in model.map(["a"], on_error="return"):
         which: int | None = outcome.index
     else:
         text: str = outcome.parsed
+
+lists = model.map(["a"], response_format=list[int], on_error="return")
+assert_type(lists, lms.Batch[lms.PredictionResult[list[int]] | lms.LMStudioError])
+assert_type(next(model.map(["a"], structured=int)).parsed, int)
+print(model.map(["a"], {"temperature": 0}))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+print(model.map(["a"], temprature=0))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+print(model.map(["a"], temperature="hot"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+print(model.map(["a"], response_format=int, seed="x"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

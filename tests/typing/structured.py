@@ -73,6 +73,12 @@ def other_types(model: LLM) -> None:
     assert_type(model.complete("?", response_format=Joke | None).parsed, Joke | None)
 
 
+def structured(model: LLM) -> None:
+    assert_type(model.respond("?", structured=Joke), Prediction[Joke])
+    assert_type(model.complete("?", structured=list[Joke]).parsed, list[Joke])
+    assert_type(model.respond("?", {"temperature": 0}, response_format=int).parsed, int)
+
+
 def results(model: LLM) -> None:
     prediction = model.respond("?", response_format=Joke, temperature=0, timeout=5)
     assert_type(prediction.result(), PredictionResult[Joke])
@@ -104,4 +110,5 @@ def mistakes(model: LLM) -> None:
     model.respond("?", temprature=0)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     model.respond("?", max_tokens="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     model.complete("?", tools=[abs])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    model.respond("?", context_overflow_policy="cut")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     model.respond("?", pre_prompt="a")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

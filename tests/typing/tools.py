@@ -71,3 +71,9 @@ for request in model.respond("1 + 2?", tools=[add], on_tool_call=print).tool_cal
     print(request.name, request.arguments)
 
 packet = tool_call("add", {"a": 1})
+
+model.act("?", [add], on_fragment=lambda fragment, index: print(fragment, index))
+model.act("?", [add], max_tokens=5, input_prefix="> ")
+model.act("?", [add], temprature=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+model.act("?", [add], temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+model.act("?", [add], response_format=int)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

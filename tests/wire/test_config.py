@@ -254,7 +254,8 @@ def test_one_option_under_two_names():
     with pytest.raises(LMStudioValueError) as caught:
         PREDICTION.encode({"max_tokens": 5, "maxPredictedTokens": 6})
     assert (
-        "prediction option max_tokens is given twice, also as 'maxPredictedTokens'"
+        "prediction option max_tokens is given twice, as 'max_tokens' and as"
+        " 'maxPredictedTokens'"
     ) == str(caught.value)
     (field,) = PREDICTION.encode({"max_tokens": None, "maxPredictedTokens": 6})
     assert {"checked": True, "value": 6} == field.value
