@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from . import permitted
 from .address import Address
 from .errors import (
     LMStudioAuthenticationError,
@@ -102,7 +103,9 @@ class Connection:
             LMStudioConnectionError: Nobody could be reached; the error names the kind
                 of failure, and the caller may look closer.
             LMStudioAuthenticationError: The server refused the credentials.
+            LMStudioRealModelError: A test forbids real servers, and this may be one.
         """
+        permitted.check(address)
         try:
             transport = Transport.connect(address, namespace, timeout)
         except Exception as exc:

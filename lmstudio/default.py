@@ -58,6 +58,14 @@ def configure_default_client(
         )
 
 
+def close_default_client() -> None:
+    """Close the shared client if there is one; the next use makes a new one."""
+    with _making:
+        client = _client
+    if client is not None:
+        client.close()
+
+
 def set_idle_timeout(timeout: float | None) -> None:
     """Say how long the shared client waits for what is answered at once.
 

@@ -10,7 +10,7 @@ import socket
 import time
 from pathlib import Path
 
-from . import paths
+from . import paths, permitted
 from .address import Address
 from .errors import LMStudioConnectionError
 from .wire.ports import DEFAULT_PORT, LOCAL_PORTS
@@ -40,8 +40,9 @@ def find_local() -> Address:
 
     Raises:
         LMStudioConnectionError: None answers; the error names the ports.
+        LMStudioRealModelError: A test forbids real servers, and all may be some.
     """
-    tried = candidates()
+    tried = permitted.permitted(candidates())
     found = probe(tried)
     for address in tried:
         if address in found:
@@ -103,7 +104,11 @@ def greet(address: Address, limit: float = 2.0) -> dict[str, object]:
 
     Args:
         limit: Seconds in all.
+
+    Raises:
+        LMStudioRealModelError: A test forbids real servers, and this may be one.
     """
+    permitted.check(address)
     deadline = time.monotonic() + limit
     heard = bytearray()
     try:

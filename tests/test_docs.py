@@ -120,6 +120,7 @@ def run_by_pytest(block: Block, folder: Path) -> None:
     file = folder / f"test_line_{block.line}.py"
     file.write_text(block.code, "utf-8")
     options = ("-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", str(folder))
+    options += ("-p", "lmstudio.testing.plugin")  # where it is installed, it is found
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(file)],
         cwd=folder,

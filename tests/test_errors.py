@@ -26,6 +26,7 @@ from lmstudio.errors import (
     LMStudioPredictionError,
     LMStudioPresetNotFoundError,
     LMStudioProtocolError,
+    LMStudioRealModelError,
     LMStudioRuntimeError,
     LMStudioServerError,
     LMStudioTimeoutError,
@@ -45,6 +46,13 @@ ALL = {
     LMStudioError: (("m",), "m", Exception),
     LMStudioOSError: (("m",), "m", OSError),
     LMStudioRuntimeError: (("m",), "m", RuntimeError),
+    LMStudioRealModelError: (
+        (["ws://h:1"],),
+        "real models are forbidden here, and ws://h:1 is no stand-in. Use"
+        " lmstudio.testing.FakeServer or a cassette, or take back"
+        " forbid_real_models() or the variable LMSTUDIO_FORBID_REAL_MODELS",
+        RuntimeError,
+    ),
     LMStudioValueError: (("m",), "m", ValueError),
     LMStudioTypeError: (("m",), "m", TypeError),
     LMStudioOutputError: (

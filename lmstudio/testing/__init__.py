@@ -1,20 +1,65 @@
-"""For tests of programs that use this package: a server that says what it is told."""
+"""For tests of programs that use this package: servers that say what they are told."""
 
 from __future__ import annotations
 
-from .fake import FakeServer
-from .log import Received
-from .script import AWAIT_CANCEL, CRASH, DROP, NEVER, Asked, Await, Reply, tool_call
+# Everything is imported when it is first asked for: the pytest plugin is in here, and
+# pytest imports it in every project where this package is installed.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .cassette import StaleCassetteError
+    from .fake import FakeServer
+    from .guard import forbid_real_models
+    from .log import Received
+    from .matching import UnmatchedRequestError
+    from .recorder import Cassette
+    from .script import (
+        AWAIT_CANCEL,
+        CRASH,
+        DROP,
+        NEVER,
+        Asked,
+        Await,
+        Pace,
+        Reply,
+        tool_call,
+    )
 
 __all__ = [
     "FakeServer",
+    "Cassette",
     "Await",
     "AWAIT_CANCEL",
     "CRASH",
     "DROP",
     "NEVER",
     "Asked",
+    "Pace",
     "Received",
     "Reply",
+    "StaleCassetteError",
+    "UnmatchedRequestError",
+    "forbid_real_models",
     "tool_call",
 ]
+
+#: Name -> the module that has it; every other name is in `script`.
+_HOME = {
+    "FakeServer": "fake",
+    "Cassette": "recorder",
+    "StaleCassetteError": "cassette",
+    "Received": "log",
+    "UnmatchedRequestError": "matching",
+    "forbid_real_models": "guard",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'script')}")
+    value = globals()[name] = getattr(module, name)
+    return value

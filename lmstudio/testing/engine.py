@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import re
-import threading
-import time
 import zlib
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +25,28 @@ from ..server.instances import Instance
 from ..server.lookup import find
 from ..wire.common import KVConfig
 from ..wire.config import PREDICTION
-from ..wire.llm import History, Message, PredictionStats
-from .script import CRASH, NEVER, Asked, Reply, Step, perform
+from ..wire.llm import History, PredictionStats
+from .answers import tokens_of
+from .script import (
+    CRASH,
+    NEVER,
+    Asked,
+    Pace,
+    Reply,
+    Step,
+    all_text,
+    last_text,
+    perform,
+)
+from .scripting import Scripts
 
 #: Breaks the connection that the running request came on; the fake server sets it.
 drop_connection: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar(
     "drop_connection"
 )
+
+#: Seconds that a token takes in the figures: real time would differ from run to run.
+TOKEN_TIME = 0.01
 
 _STOP_REASONS = {
     "eos": "eosFound",
@@ -90,57 +101,6 @@ class ScriptedModels:
         return file, [*candidates]
 
 
-def tokens_of(text: str) -> list[str]:
-    """The tokens of every scripted model: words with the blanks before them."""
-    return re.findall(r"\s*\S+|\s+", text)
-
-
-def vector_of(text: str) -> list[float]:
-    """A vector of two dimensions and length 1, the same for the same text."""
-    share = zlib.crc32(text.encode()) % 1000 / 1000
-    return [share, (1.0 - share**2) ** 0.5]
-
-
-class Scripts:
-    """Answers and loads that wait for their request. Use it from any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both
-        self._replies: list[Reply] = []
-        self._loads: deque[list[Step | float]] = deque()
-        #: Embeds texts for every scripted model.
-        self.embed: Callable[[str], Sequence[float]] = vector_of
-
-    def add_reply(self, reply: Reply) -> None:
-        """Queue an answer."""
-        with self._lock:
-            self._replies.append(reply)
-
-    def add_load(self, steps: list[Step | float]) -> None:
-        """Queue what the next load does."""
-        with self._lock:
-            self._loads.append(steps)
-
-    def reply(self, asked: Asked) -> Reply:
-        """The first answer that fits; without one, an echo of the text."""
-        with self._lock:
-            for reply in self._replies:
-                if reply.fits(asked):
-                    reply.used += 1
-                    return reply
-        return Reply(tokens_of(asked.text))
-
-    def load(self) -> list[Step | float]:
-        """What this load does."""
-        with self._lock:
-            return self._loads.popleft() if self._loads else [0.0, 1.0]
-
-    def unused(self) -> list[Reply]:
-        """Answers that nobody asked for."""
-        with self._lock:
-            return [reply for reply in self._replies if not reply.used]
-
-
 class ScriptedModel:
     """A loaded model of `ScriptedEngine`."""
 
@@ -173,7 +133,7 @@ class ScriptedModel:
         prompt_tokens = len(tokens_of(text))
         yield PromptProgress(prompt_tokens, 0, prompt_tokens)
         count = 0
-        for step in reply.steps:
+        for step in _steps(reply):
             if isinstance(step, str):
                 count += 1
                 yield Piece(step)
@@ -273,19 +233,19 @@ class ScriptedPrediction:
 
     async def packets(self) -> AsyncIterator[dict[str, Any] | ScriptedEnd]:
         """Packets as they travel, the end last."""
-        started, first, count = time.perf_counter(), None, 0
+        count, pace = 0, self._reply.pace
         for done in (0, self._prompt_tokens):
             yield _progress(done, self._prompt_tokens)
-        for step in self._reply.steps:
-            is_wait = not isinstance(step, (str, dict))
-            if step is NEVER or (is_wait and not self._cancelled.is_set()):
+        for step in _steps(self._reply):
+            is_said = isinstance(step, (str, dict))
+            if is_said and pace is not None and not self._cancelled.is_set():
+                await self._until_cancelled(_paced(pace))
+            if step is NEVER or (not is_said and not self._cancelled.is_set()):
                 await self._hold(step)
             if self._cancelled.is_set():
                 break
             if not self._model.is_loaded:
                 raise Unloaded("The model was unloaded")
-            if first is None:
-                first = time.perf_counter() - started
             if isinstance(step, str):
                 count += 1
                 yield fragment(step)
@@ -294,12 +254,12 @@ class ScriptedPrediction:
             await asyncio.sleep(0)  # a burst must not keep others waiting
         stop = self._reply.stop
         reason = _STOP_REASONS.get(stop, stop)
-        total = time.perf_counter() - started
+        total = count * TOKEN_TIME
         stats = PredictionStats(
             stop_reason="userStopped" if self._cancelled.is_set() else reason,
-            tokens_per_second=count / total if total else None,
+            tokens_per_second=1 / TOKEN_TIME if count else None,
             num_gpu_layers=0,
-            time_to_first_token_sec=first,
+            time_to_first_token_sec=TOKEN_TIME if count else None,
             total_time_sec=total,
             prompt_tokens_count=self._prompt_tokens,
             predicted_tokens_count=count,
@@ -311,7 +271,10 @@ class ScriptedPrediction:
         """Do a step; a cancel ends the wait for it."""
         if step is NEVER:
             await self._model.act(step)
-        doing = asyncio.ensure_future(self._model.act(step))
+        await self._until_cancelled(self._model.act(step))
+
+    async def _until_cancelled(self, work: Coroutine[Any, Any, None]) -> None:
+        doing = asyncio.ensure_future(work)
         cancelled = asyncio.ensure_future(self._cancelled.wait())
         try:
             await asyncio.wait([doing, cancelled], return_when=asyncio.FIRST_COMPLETED)
@@ -339,6 +302,19 @@ def fragment(
     return {"type": "fragment", "fragment": made}
 
 
+def _steps(reply: Reply) -> Sequence[Step]:
+    assert not callable(reply.steps)  # `Scripts.reply` has called it
+    return reply.steps
+
+
+async def _paced(pace: Pace | float) -> None:
+    """Wait until the next fragment may go out."""
+    if isinstance(pace, Pace):
+        await pace.wait()
+    else:
+        await asyncio.sleep(pace)
+
+
 def _progress(done: int, total: int) -> dict[str, Any]:
     details = {
         "cachedTokenCount": 0,
@@ -356,8 +332,9 @@ def prediction_of(
     history: History | None,
     raw_prompt: str | None,
     config: KVConfig,
+    files: Mapping[str, Any] | None = None,
 ) -> ScriptedPrediction:
-    """The scripted answer to a prediction."""
+    """The scripted answer to a prediction; nobody looks at the files."""
     model = instance.model
     assert isinstance(model, ScriptedModel)
     asked = Asked(
@@ -368,23 +345,6 @@ def prediction_of(
     )
     prompt = asked.text if history is None else all_text(history)
     return ScriptedPrediction(model, scripts.reply(asked), config, prompt)
-
-
-def all_text(history: History) -> str:
-    """All messages, one a line."""
-    return "\n".join(_text(message) for message in history.messages)
-
-
-def last_text(history: History | None) -> str:
-    """The last message of the user; ``""`` without one."""
-    for message in reversed(history.messages if history is not None else []):
-        if message.role == "user":
-            return _text(message)
-    return ""
-
-
-def _text(message: Message) -> str:
-    return "".join(part.text or part.content or "" for part in message.content)
 
 
 def _nothing() -> None:

@@ -20,22 +20,24 @@ from .engine import (
     ScriptedEngine,
     ScriptedModels,
     ScriptedPrediction,
-    Scripts,
-    all_text,
     drop_connection,
     prediction_of,
     scripted_model,
 )
 from .log import Log, Received
 from .loopback import Loopback
-from .script import Reply, Step, When, perform, steps_of
+from .script import Chunk, Step, all_text, perform, steps_of
+from .scripting import Default, Scripting, Scripts
 
 
-class FakeServer:
+class FakeServer(Scripting):
     """A server whose answers a test writes down.
 
     It runs on a thread of its own from the start. Use it as a context manager, from
-    any number of threads. What nobody scripted is an echo of the user's last message.
+    any number of threads. What nobody scripted is made up from what was asked: calls
+    of the tools, each once; JSON of the asked schema; else an echo of the user's last
+    message. At the end of a ``with`` block it fails the test if something was asked
+    for that no scripted answer was for.
 
     Args:
         models: Models on its disk: keys, or whole files. A key with ``embed`` in it is
@@ -45,6 +47,11 @@ class FakeServer:
         extensions: What the greeting announces; ``()`` makes it look like the
             application.
         port: 0 takes a free one.
+        default: What is done about predictions that nobody scripted: ``"auto"`` as
+            above, ``"echo"`` always, or ``"fail"``. None is ``"auto"`` until
+            `reply_when` is used, and ``"fail"`` from then on.
+        chunk: Cut texts into ``"words"``, or into so many characters each; None
+            leaves scripted ones whole.
 
     Attributes:
         host: ``"127.0.0.1:<port>"``.
@@ -61,8 +68,10 @@ class FakeServer:
         presets: Iterable[Preset | str] = (),
         extensions: Sequence[str] = EXTENSIONS,
         port: int = 0,
+        default: Default | None = None,
+        chunk: Chunk = None,
     ) -> None:
-        self._scripts = Scripts()
+        super().__init__(Scripts(default, chunk))
         self._models = ScriptedModels(
             [scripted_model(m) if isinstance(m, str) else m for m in models]
         )
@@ -97,40 +106,8 @@ class FakeServer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def reply(
-        self,
-        steps: Step | Sequence[Step],
-        stop: str = "eos",
-        *,
-        when: When = None,
-        times: int | None = 1,
-    ) -> Reply:
-        """Say how the next prediction that fits is answered.
-
-        Args:
-            steps: One step or several; see `lmstudio.testing.script`.
-            stop: Why it ends: ``"eos"``, ``"word"``, ``"limit"``, ``"context"``, or a
-                stop reason as it travels.
-            when: Only for predictions with this in their text, or for which this
-                function of an `Asked` is true.
-            times: How often; None for ever.
-        """
-        reply = Reply(steps_of(steps), stop, when, times)
-        self._scripts.add_reply(reply)
-        return reply
-
-    def embed_with(self, function: Callable[[str], Sequence[float]]) -> None:
-        """Say how texts are embedded: by a function that is quick and never waits.
-
-        Without it each text has a vector of two dimensions and length 1 that depends
-        on nothing else. An `EngineError` that the function raises fails the call.
-        """
-        self._scripts.embed = function
-
-    def on_load(self, steps: Sequence[Step | float]) -> None:
-        """Say what the next load does: progress from 0 to 1, gates, failures."""
-        self._scripts.add_load(list(steps))
+        if kind is None:
+            self.assert_all_matched()
 
     def before(self, endpoint: str, steps: Step | Sequence[Step]) -> None:
         """Do these steps before the next call of an endpoint is looked at.
@@ -214,11 +191,6 @@ class FakeServer:
         """The first message that opens an endpoint; waits for it if need be."""
         return self.wait_for(lambda seen: seen.endpoint == endpoint, timeout)
 
-    def assert_all_used(self) -> None:
-        """Fail if a scripted answer was never asked for."""
-        unused = self._scripts.unused()
-        assert not unused, f"nobody asked for {unused!r}"
-
     def close(self) -> None:
         """Stop, and close what is open. Safe to repeat."""
         self._loopback.close()
@@ -237,7 +209,7 @@ class FakeServer:
         history: History | None,
         raw_prompt: str | None,
         config: KVConfig,
-        files: Mapping[str, Any],
+        files: Mapping[str, Any] | None = None,
     ) -> ScriptedPrediction:
         return prediction_of(instance, self._scripts, history, raw_prompt, config)
 

@@ -8,6 +8,11 @@ from typing import Any
 
 import attrs
 
+from ..wire.config import PREDICTION, collapse
+from ..wire.converter import structure
+from ..wire.llm import CompleteRawText, Message, Predict
+from .script import Asked, last_text
+
 
 @attrs.frozen
 class Received:
@@ -33,6 +38,43 @@ class Received:
         if not isinstance(self.message, dict):
             return None
         return self.message.get("parameter", self.message.get("creationParameter"))
+
+    @property
+    def asked(self) -> Asked | None:
+        """The prediction that it asks for; None when it asks for none."""
+        rows: dict[str, type] = {"predict": Predict, "completeRawText": CompleteRawText}
+        row = rows.get(self.endpoint or "")
+        if row is None or self.namespace != "llm":
+            return None
+        read: Any = structure(self.parameter, row, str(self.endpoint))
+        history = read.history if isinstance(read, Predict) else None
+        return Asked(
+            text=last_text(history) if history is not None else read.raw_prompt,
+            history=history,
+            config=PREDICTION.decode(collapse(read.prediction_config_stack)),
+            identifier=_identifier(self.parameter["modelSpecifier"]),
+        )
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages of a prediction; none when it asks for none."""
+        return self.asked.messages if self.asked is not None else []
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options of a prediction by our names; none when it asks for none."""
+        return self.asked.config if self.asked is not None else {}
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools that a prediction offers, each with its ``name``."""
+        return self.asked.tools if self.asked is not None else []
+
+
+def _identifier(specifier: Any) -> str:
+    query = specifier.get("query") or {}
+    named = query.get("identifier") or specifier.get("instanceReference") or ""
+    return str(named)
 
 
 class Log:

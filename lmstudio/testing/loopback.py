@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as Upgrade
 from websockets.http11 import Response
 
+from .. import permitted
 from ..server.calls import version
 from ..server.peer import Peer
 from ..server.service import NAMESPACES, Service
@@ -29,21 +30,31 @@ LARGEST_FRAME = 100 * 1024 * 1024
 _CLOSING = 1.0
 
 
-class Loopback:
-    """A running server of one service. It runs from the start.
+class Host:
+    """Websockets on a loopback port, on a thread of their own. It runs from the start.
 
     Args:
-        extensions: What the greeting announces.
+        handle: Serves one socket to its end; on the loop.
+        answer: Answers requests that are no websocket, by their path.
         port: 0 takes a free one.
+        finish: Called on the loop at the end.
 
     Attributes:
         port: The port.
+        sockets: Those that are open, and what they serve; the loop's own.
     """
 
-    def __init__(self, service: Service, extensions: Sequence[str], port: int) -> None:
-        self._service = service
-        self._extensions = list(extensions)
-        self._sockets: dict[ServerConnection, str] = {}  # the loop's own
+    def __init__(
+        self,
+        handle: Callable[[ServerConnection, str], Coroutine[Any, Any, None]],
+        answer: Callable[[str], Any],
+        port: int,
+        finish: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._handle = handle
+        self._answer = answer
+        self._finish = finish
+        self.sockets: dict[ServerConnection, str] = {}
         self._started = threading.Event()
         self._problem: BaseException | None = None
         self._loop = asyncio.new_event_loop()
@@ -70,17 +81,6 @@ class Loopback:
         if not self._thread.is_alive():
             raise RuntimeError("the fake server is closed")
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
-
-    async def send(self, namespace: str, text: str) -> None:
-        """Send a text on every socket of a namespace; on the loop."""
-        for socket, of in list(self._sockets.items()):
-            if of == namespace:
-                await socket.send(text)
-
-    async def drop_connections(self) -> None:
-        """Break every connection, without a word; on the loop."""
-        for socket in list(self._sockets):
-            socket.transport.abort()
 
     def _check(self) -> None:
         """Raise what kept the thread from starting."""
@@ -111,17 +111,21 @@ class Loopback:
             close_timeout=_CLOSING,
         ) as sockets:
             self.port = _port(sockets)
-            self._started.set()
-            await self._stop.wait()
-        await self._service.close()
+            permitted.add_stand_in(self.port)
+            try:
+                self._started.set()
+                await self._stop.wait()
+            finally:
+                permitted.remove_stand_in(self.port)
+        if self._finish is not None:
+            await self._finish()
 
     def _http(self, _: ServerConnection, request: Upgrade) -> Response | None:
         """Answer what is no websocket; None goes on with the upgrade."""
         path = request.path.partition("?")[0]
-        if path == "/lmstudio-greeting":
-            return _json({"lmstudio": True, "extensions": self._extensions})
-        if path == "/lms-status":
-            return _json({"package": "lmstudio-fake", "version": version()})
+        answer = self._answer(path)
+        if answer is not None:
+            return _json(answer)
         if path.removeprefix("/") not in NAMESPACES:
             return _json({"error": f"nothing is at {path}"}, HTTPStatus.NOT_FOUND)
         return None
@@ -129,6 +133,43 @@ class Loopback:
     async def _connected(self, socket: ServerConnection) -> None:
         assert socket.request is not None
         namespace = socket.request.path.partition("?")[0].removeprefix("/")
+        self.sockets[socket] = namespace
+        try:
+            await self._handle(socket, namespace)
+        except ConnectionClosed:
+            return
+        finally:
+            del self.sockets[socket]
+
+
+class Loopback(Host):
+    """A running server of one service.
+
+    Args:
+        extensions: What the greeting announces.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, service: Service, extensions: Sequence[str], port: int) -> None:
+        self._service = service
+        answers = {
+            "/lmstudio-greeting": {"lmstudio": True, "extensions": list(extensions)},
+            "/lms-status": {"package": "lmstudio-fake", "version": version()},
+        }
+        super().__init__(self._serve, answers.get, port, service.close)
+
+    async def send(self, namespace: str, text: str) -> None:
+        """Send a text on every socket of a namespace; on the loop."""
+        for socket, of in list(self.sockets.items()):
+            if of == namespace:
+                await socket.send(text)
+
+    async def drop_connections(self) -> None:
+        """Break every connection, without a word; on the loop."""
+        for socket in list(self.sockets):
+            socket.transport.abort()
+
+    async def _serve(self, socket: ServerConnection, namespace: str) -> None:
         # Tasks of this connection inherit it.
         drop_connection.set(socket.transport.abort)
 
@@ -142,15 +183,11 @@ class Loopback:
             await socket.close()
 
         peer = Peer(namespace, self._service, send, close)
-        self._sockets[socket] = namespace
         peer.start()
         try:
             async for frame in socket:
                 await peer.receive(frame)
-        except ConnectionClosed:
-            return
         finally:
-            del self._sockets[socket]
             await peer.ended()
 
 

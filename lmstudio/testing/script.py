@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from ..server.engine import EngineError, ModelCrashed
-from ..wire.llm import History
+from ..wire.llm import History, Message
 
 
 class Await:
@@ -98,8 +99,75 @@ class Asked:
     config: dict[str, Any]
     identifier: str
 
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, oldest first; none for a raw prompt."""
+        return list(self.history.messages) if self.history is not None else []
 
-When = str | Callable[[Asked], bool] | None
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools that the model may ask for: ``name``, ``parameters`` and so on."""
+        offered = self.config.get("raw_tools") or {}
+        return [tool["function"] for tool in offered.get("tools") or ()]
+
+    @property
+    def schema(self) -> Any:
+        """The JSON schema of the answer; None when none is asked for."""
+        wanted = self.config.get("structured") or {}
+        return wanted.get("jsonSchema") if wanted.get("type") == "json" else None
+
+
+class Pace:
+    """Lets the fragments of an answer out when a test says so.
+
+    Attributes:
+        wanted: How many fragments were about to go out so far.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self._state = threading.Lock()  # guards all the rest; held for moments
+        self._free: float = 0
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def let(self, count: int = 1) -> None:
+        """Let so many more fragments out, now or when they come."""
+        self._add(count)
+
+    def open(self) -> None:
+        """Let everything out, from now on."""
+        self._add(float("inf"))
+
+    def _add(self, count: float) -> None:
+        with self._state:
+            self._free += count
+            waiting, self._waiting = self._waiting, []
+        for loop, future in waiting:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_resolve, future)
+
+    async def wait(self) -> None:
+        """Hold the task that runs this until a fragment may go out."""
+        self.wanted += 1
+        while True:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            with self._state:
+                if self._free >= 1:
+                    self._free -= 1
+                    return
+                self._waiting.append((loop, future))
+            await future
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+When = str | re.Pattern[str] | Callable[[Asked], bool] | None
+#: How a text is cut into fragments: ``"words"``, or so many characters each.
+Chunk = Literal["words"] | int | None
 
 
 @attrs.define
@@ -107,28 +175,40 @@ class Reply:
     """A scripted answer.
 
     Attributes:
-        steps: What happens, in order.
+        steps: What happens, in order; or a function that says so for a prediction, and
+            None where it has nothing to say.
         stop: Why it ends: ``"eos"``, ``"word"``, ``"limit"``, ``"context"``, or a stop
             reason as it travels.
-        when: Which predictions it is for: a part of the text, or a function; None for
-            any.
+        when: Which predictions it is for: a part of the text, a pattern in it, or a
+            function; None for any.
         times: How often it is used; None for ever.
+        model: Only for the model of this identifier.
+        tools: Only when all tools of these names are offered, and for ``()`` only when
+            there are none.
+        config: Only with these options, by our names.
+        ordered: Only when all other ordered ones before it are used up.
+        chunk: How texts among the steps are cut: ``"words"``, or so many characters;
+            None sends each whole.
+        pace: Lets the fragments out, or seconds between them.
         used: How often it was.
     """
 
-    steps: Sequence[Step]
+    steps: Sequence[Step] | Callable[[Asked], Any]
     stop: str = "eos"
     when: When = None
     times: int | None = 1
+    model: str | None = None
+    tools: Sequence[str] | None = None
+    config: Mapping[str, Any] | None = None
+    ordered: bool = False
+    chunk: Chunk = None
+    pace: Pace | float | None = None
     used: int = 0
 
-    def fits(self, asked: Asked) -> bool:
-        """Whether it is for this prediction and not used up."""
-        if self.times is not None and self.used >= self.times:
-            return False
-        if isinstance(self.when, str):
-            return self.when in asked.text
-        return self.when is None or bool(self.when(asked))
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it is never used again."""
+        return self.times is not None and self.used >= self.times
 
 
 def tool_call(
@@ -147,6 +227,23 @@ def tool_call(
     if id is not None:
         request["id"] = id
     return {"type": "toolCallGenerationEnd", "toolCallRequest": request}
+
+
+def all_text(history: History) -> str:
+    """All messages, one a line."""
+    return "\n".join(_text(message) for message in history.messages)
+
+
+def last_text(history: History | None) -> str:
+    """The last message of the user; ``""`` without one."""
+    for message in reversed(history.messages if history is not None else []):
+        if message.role == "user":
+            return _text(message)
+    return ""
+
+
+def _text(message: Message) -> str:
+    return "".join(part.text or part.content or "" for part in message.content)
 
 
 def steps_of(steps: Step | Sequence[Step]) -> list[Step]:
