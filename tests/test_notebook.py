@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
 from kernels import ROOT, Kernel, close_loop, environment, jupyter
-from lmstudio.testing import AWAIT_CANCEL, DROP, Await, FakeServer
+from lmstudio import LMStudioWebsocketError
+from lmstudio.testing import AWAIT_CANCEL, DROP, Await, FakeServer, tool_call
 
 pytestmark = pytest.mark.slow
 
@@ -244,28 +250,32 @@ def test_nothing_stacks_up(shared_kernel, fake):
         "model = client.llm.load('other')\n"
         "model.respond('Hi')"
     )
-    count = (
-        "gc.collect()\n"
-        "names = [t.name for t in threading.enumerate() if 'lmstudio' in t.name]\n"
-        "print(len(names))"
+    port = int(fake.host.rpartition(":")[2])
+    # ipykernel brings psutil. What the client before had ends in threads of its own.
+    kernel.ok(
+        "import psutil, time\n"
+        "def count():\n"
+        "    gc.collect()\n"
+        "    threads = sum('lmstudio' in t.name for t in threading.enumerate())\n"
+        "    open_ = psutil.Process().net_connections()\n"
+        f"    ours = [c for c in open_ if c.raddr and c.raddr.port == {port}]\n"
+        "    return threads, len(ours)\n"
+        "def settled(expected):\n"
+        "    end = time.monotonic() + 5\n"
+        "    while count() != expected and time.monotonic() < end:\n"
+        "        time.sleep(0.01)\n"
+        "    return count()\n"
     )
+    count = "print(count())"
     fake.reply("Hello", times=20)
     kernel.ok(code)
-    at_first = int(kernel.ok(count).printed)
+    at_first = kernel.ok(count).printed
     for _ in range(19):
         kernel.ok(code)
-    kernel.ok("gc.collect()")
     fake.wait_for(lambda _: len(fake.parameters("unloadModel")) >= 19)
     fake.wait_for(lambda _: len(fake.loaded()) == 2)
-    settled = (
-        "import time\n"
-        "end = time.monotonic() + 5\n"
-        "def count():\n"
-        "    return sum('lmstudio' in t.name for t in threading.enumerate())\n"
-        f"while count() > {at_first} and time.monotonic() < end: time.sleep(0.01)\n"
-        "print(count())"
-    )
-    assert at_first == int(kernel.ok(settled).printed)
+    assert at_first == kernel.ok(f"print(settled({at_first.strip()}))").printed
+    assert "(0, 0)" != at_first.strip()
     kernel.ok("client.close()\n%reset -f in out")
 
 
@@ -280,6 +290,77 @@ def test_a_restart_frees_the_models(tmp_path, fake):
         assert 2 == len(fake.loaded())
         kernel.restart()
         fake.wait_for(lambda _: ["any"] == fake.loaded())
+
+
+SESSION = """
+import lmstudio
+client = lmstudio.LMStudioClient({host!r})
+model = client.llm.get('any')
+model.respond('Hi')
+x = model.respond('Hi')
+[x.result() and x]
+client.close()
+"""
+
+
+def test_ipython_on_a_terminal(tmp_path, fake):
+    """There the same value is printed as text, and nothing is shown of others."""
+    pytest.importorskip("IPython")
+    fake.reply(["**Hel", "lo**\x1b[2J"], times=2)
+    words = ["--simple-prompt", "--no-banner", "--colors=NoColor", "--no-confirm-exit"]
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", *words],
+        input=SESSION.format(host=fake.host),
+        env={**os.environ, **environment(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert re.search(
+        r"Out\[4\]: \*\*Hello\*\*\[2J\n\[2 tokens · [\d.]+ tokens/s · eosFound\]\n",
+        done.stdout,
+    ), done.stdout + done.stderr
+    assert 1 == done.stdout.count("**Hello")
+    assert "[<Prediction done, 2 fragments so far>]" in done.stdout
+    assert "\x1b[2J" not in done.stdout
+
+
+def test_without_ipython(model, fake, capsys):
+    """Who calls the method elsewhere gets the text, and errors as they are."""
+    fake.reply(["Hello", "\n"])
+    model.respond("Hi")._ipython_display_()
+    assert re.fullmatch(
+        r"Hello\n\[2 tokens · .* · eosFound\]\n", capsys.readouterr().out
+    )
+    fake.reply(["partial", DROP])
+    with pytest.raises(LMStudioWebsocketError):
+        model.respond("Hi")._ipython_display_()
+    expected = "partial\n[failed: LMStudioWebsocketError]\n"
+    assert expected == capsys.readouterr().out
+
+
+def test_a_result_as_marimo_wants_it(model, fake):
+    """Marimo asks for a kind and the whole text."""
+    fake.reply("Hello <b>")
+    kind, text = model.respond("Hi")._mime_()
+    assert "text/markdown" == kind
+    assert text.startswith("Hello &lt;b>\n\n<small ")
+
+
+def test_what_a_model_asks_for(model, fake):
+    """Calls of tools stand below the answer."""
+    fake.reply(["Well.", tool_call("add", {"a": "<b>"})])
+    shown = model.respond("Hi", tools=[add]).result()._repr_markdown_()
+    assert shown.startswith("Well.\n\n<small ")
+    assert (
+        "asks for add&#40;&#123;&#39;a&#39;&#58; &#39;&#60;b&#62;&#39;&#125;" in shown
+    )
+
+
+def add(a: str) -> str:
+    """Add one."""
+    return a
 
 
 def test_the_example(tmp_path, monkeypatch):

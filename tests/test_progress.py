@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
+import tqdm
 
 from lmstudio import (
     LMStudioCancelledError,
@@ -349,3 +352,123 @@ def test_on_a_real_terminal(monkeypatch):
     assert "Loading... [" in written
     assert 39 == max(map(len, written.split("\r")))
     assert "\x1b" not in written
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A kernel, as far as bars need one; the list of what it showed."""
+    shown = []
+
+    def publish(data, metadata, transient, update):
+        shown.append((update, transient["display_id"], data["text/plain"]))
+
+    shell = SimpleNamespace(kernel=object(), display_pub=SimpleNamespace())
+    shell.display_pub.publish = publish
+    module = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    return shown
+
+
+def test_a_bar_in_a_notebook(notebook, clock):
+    """After 0.7 seconds, ten times a second at most, in one display; then empty."""
+    bar, own = displays("Loading  x", None, None, None)
+    bar.update(0.1)
+    assert ([], pytest.approx(0.7)) == (notebook, bar.due())
+    clock[0] += 0.7
+    bar.tick()
+    bar.update(0.2)
+    bar.clear()
+    assert pytest.approx(progress.INTERVAL) == bar.due()
+    clock[0] += progress.INTERVAL
+    bar.update(0.3)
+    assert None is bar.due()
+    bar.close()
+    bar.close()
+    bar.update(0.4)
+
+    assert None is own
+    assert None is bar.due()
+    assert [
+        (False, "Loading x 10%"),
+        (True, "Loading x 30%"),
+        (True, ""),
+    ] == [(update, text) for update, _, text in notebook]
+    assert 1 == len({name for _, name, _ in notebook})
+
+
+def test_a_bar_that_never_appeared(notebook, clock):
+    """What is quick shows nothing, also at its end."""
+    bar, _ = displays("x", True, None, None)
+    bar.update(0.5)
+    bar.close()
+    assert [] == notebook
+
+
+def test_a_terminal_of_ipython_is_no_notebook(terminal, notebook):
+    """Its shell has no kernel; the bar is that of a terminal."""
+    sys.modules["IPython"].get_ipython().kernel = None
+    bar, _ = displays("x", None, None, None)
+    assert type(bar) is Bar
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The class of tqdm, without its thread, writing to one text."""
+    monkeypatch.setattr(tqdm.tqdm, "monitor_interval", 0)
+    out = io.StringIO()
+
+    class Own(tqdm.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, file=out, mininterval=0, **options)
+
+    Own.out = out
+    return Own
+
+
+def test_the_class_of_tqdm(bars, fake, client):
+    """A bar is made of it, and goes at the end; a callback is called as well."""
+    fake.on_load([0.25, 0.5])
+    shares = []
+    client.llm.load("other", progress=bars, on_progress=shares.append)
+    lines = bars.out.getvalue().split("\r")
+
+    assert 0.25 in shares
+    assert any("Loading other:  25%" in line for line in lines)
+    assert any("Loading other: 100%" in line for line in lines)
+    assert "" == lines[-1].strip()
+
+
+def test_a_bar_of_tqdm(bars, fake, client):
+    """It is moved over its own length, keeps its name, and stays open."""
+    fake.on_load([0.25, 0.5])
+    with bars(total=8, desc="mine") as own, bars() as endless:
+        client.llm.load("other", progress=own)
+        client.llm.load("other", identifier="b", progress=endless)
+        assert (8, 8, "mine") == (own.n, own.total, own.desc)
+        assert (100, 100) == (endless.n, endless.total)
+        assert not own.disable
+    assert "mine:  25%" in bars.out.getvalue()
+
+
+def test_a_client_with_tqdm(bars, fake):
+    """The class may be that of all calls of a client."""
+    with LMStudioClient(fake.host, progress=bars) as client:
+        client.llm.load("other")
+        assert 2 == len(list(client.llm.get("any").map(["1", "2"])))
+    text = bars.out.getvalue()
+    assert "Loading other: 100%" in text
+    assert "Predicting: 100%" in text
+
+
+def test_nothing_of_ipython_is_imported():
+    """Who does not use IPython does not get it."""
+    code = (
+        "import sys, lmstudio, lmstudio.client, lmstudio.notebook as n\n"
+        "lmstudio.Prediction, lmstudio.Chat()._repr_html_(), n.is_notebook()\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('IPython', 'tqdm')])"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+    )
+    assert "[]\n" == done.stdout, done.stderr
