@@ -133,6 +133,17 @@ def test_abandoning_on_a_broken_connection(linked):
     assert 0 == connection._protocol.open_requests
 
 
+def test_what_wants_to_be_waited_for(linked):
+    """Each mailbox says what it is, and most say nothing."""
+    connection, _ = linked
+    box = Mailbox()
+    connection.open("channel", "predict", None, Mailbox())
+    connection.open("channel", "predict", None, box)
+    assert [] == connection.pending()
+    box.pending = lambda: "a prediction"
+    assert ["a prediction"] == connection.pending()
+
+
 def test_odd_messages_harm_nothing(linked, caplog):
     """What is JSON but no message is logged at debug, and the next one counts."""
     connection, peer = linked

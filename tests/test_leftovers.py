@@ -113,9 +113,7 @@ def test_a_process_is_found():
 def test_a_socket_is_found(tmp_path):
     """A block that keeps a socket fails with its number."""
     with (
-        pytest.raises(
-            AssertionError, match=r"socket:\[\d+\] \(file descr"
-        ),
+        pytest.raises(AssertionError, match=r"socket:\[\d+\] \(file descr"),
         nothing_kept(tmp_path, 0.0),
     ):
         kept = socket.socket()
