@@ -15,7 +15,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint format types pyright unit wheel interop bench load docs clean help
+.PHONY: demo test check lint format types pyright unit wheel interop bench resilience load docs clean help
 .PHONY: coverage soak model FORCE
 
 help:  ## this list
@@ -70,6 +70,9 @@ wheel: .venv/test.made  ## build the wheel, install it into an empty environment
 
 bench: .venv/test.made model  ## speed and overhead, next to the engine and the official SDK
 	@$(WITH_MODELS) "$(TEST)" tests/bench $(ARGS)
+
+resilience: .venv/test.made  ## what the client does when things go wrong, test by test
+	@"$(TEST)" tests/bench/resilience.py $(ARGS)
 
 load: .venv/test.made model  ## 32 clients that stream at once, next to llama.cpp's server
 	@$(WITH_MODELS) "$(TEST)" tests/bench/load.py $(ARGS)
