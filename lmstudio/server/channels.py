@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
 from ..wire import common, diagnostics, llm
@@ -17,9 +23,11 @@ from .engine import BadRequest
 from .failures import Failure
 from .heartbeat import Heartbeat
 from .infos import instance_info, model_info
-from .instances import Instance, Load, Wanted
+from .instances import Instance, Load, Use, Wanted
 from .logs import OLD_KINDS
 from .presets import Preset, find, for_raw_text
+from .sampling import draft_model_of
+from .service import Prediction, Service
 
 #: How long an instance of `getOrLoad` stays idle when the client does not say,
 #: seconds. Source: docs/wire/models.md.
@@ -186,35 +194,26 @@ async def _generate(
     files = {}
     if history is not None:
         files = service.files.check(context.client, history, file)
-    with service.registry.use(instance, "processingPrompt") as use:
-        prediction = await service.predict(
-            instance,
-            history=history,
-            raw_prompt=raw_prompt,
-            config=config,
-            files=files,
-        )
-        service.logs.add(
-            "llm.prediction.input",
-            modelPath=file.relative_path,
-            modelIdentifier=instance.identifier,
-            input=prediction.input_text,
-        )
-        output = _Output(context, instance)
-        ends.on_cancel(prediction.cancel)
-        run = cast("AsyncGenerator[Any, None]", prediction.packets())
-        async with aclosing(run) as packets:
-            with Heartbeat(ends.send) as heart:
-                async for packet in packets:
-                    if not isinstance(packet, dict):
-                        break
-                    heart.packet = None
-                    if packet["type"] == "promptProcessingProgress":
-                        heart.packet = packet
-                    else:
-                        use.status = "generating"
-                        output.take(packet)
-                    await ends.send(packet)
+    with (
+        service.registry.use(instance, "processingPrompt") as use,
+        Heartbeat(ends.send) as heart,
+    ):
+        async with _drafting(service, instance, config) as working:
+            prediction = await service.predict(
+                working,
+                history=history,
+                raw_prompt=raw_prompt,
+                config=config,
+                files=files,
+            )
+            service.logs.add(
+                "llm.prediction.input",
+                modelPath=file.relative_path,
+                modelIdentifier=instance.identifier,
+                input=prediction.input_text,
+            )
+            output = _Output(context, instance)
+            packet = await _send(prediction, ends, use, heart, output)
     stats = unstructure(packet.stats)
     output.end(stats)
     await ends.send(
@@ -226,6 +225,48 @@ async def _generate(
             "predictionConfig": unstructure(packet.prediction_config),
         }
     )
+
+
+@asynccontextmanager
+async def _drafting(
+    service: Service, instance: Instance, config: KVConfig
+) -> AsyncIterator[Instance]:
+    """What runs a prediction: the instance, or its twin with the draft model asked for.
+
+    Raises:
+        EngineError: There is no such twin.
+    """
+    twins = service.twins
+    if twins is None:
+        yield instance
+        return
+    name = draft_model_of(config)
+    if name is None:
+        yield instance
+        return
+    async with twins.drafting(instance, name) as twin:
+        yield twin
+
+
+async def _send(
+    prediction: Prediction, ends: Ends, use: Use, heart: Heartbeat, output: _Output
+) -> Any:
+    """Run a prediction and send its packets; returns what it came to."""
+    ends.on_cancel(prediction.cancel)
+    run = cast("AsyncGenerator[Any, None]", prediction.packets())
+    async with aclosing(run) as packets:
+        async for packet in packets:
+            if not isinstance(packet, dict):
+                break
+            heart.packet = None
+            if packet["type"] == "promptProcessingProgress":
+                heart.packet = packet
+            else:
+                use.status = "generating"
+                output.take(packet)
+            await ends.send(packet)
+    heart.packet = None
+    return packet
 
 
 async def _preset(context: Context, name: str | None) -> Preset:

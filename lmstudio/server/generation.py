@@ -88,6 +88,7 @@ class Generation:
         control_tokens: Gives the texts that the model reads as control tokens; in
             messages they stay text.
         images: Those that the messages show, by their identifiers.
+        draft_key: The model that proposes tokens to this one.
 
     Attributes:
         input_text: The formatted prompt.
@@ -106,6 +107,7 @@ class Generation:
         config: KVConfig,
         control_tokens: ControlTokens = tuple,
         images: Mapping[str, Image] | None = None,
+        draft_key: str | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -142,7 +144,7 @@ class Generation:
         tags = self._tags if self._structure is None else None
         self._fragments = Fragments(tags, self.input_text, self._calls)
         self._visible = _visible(self._tags, self._tooling if self._calls else None)
-        self._meter = Meter(model.gpu_layers)
+        self._meter = Meter(model.gpu_layers, draft_key=draft_key)
         self._texts: list[str] = []  # the output so far
         self._start = ""  # of structured output, until it is long enough to be checked
         self._overruns = 0

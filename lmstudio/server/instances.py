@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import secrets
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import attrs
 
 from ..wire.common import KVConfig
-from .engine import LoadedModel, ModelFile
+from .engine import Draft, LoadedModel, LoadSettings, ModelFile
 from .failures import Failure, domain_of
 from .loading import effective, own_settings
 
@@ -64,6 +65,7 @@ class Instance:
         file: What was loaded.
         model: The engine's part.
         control_tokens: Texts that would steer the model.
+        settings: How the engine was asked to load it.
         config: The load configuration as it came about.
         operation: Settings of predictions where nobody says otherwise.
         ttl: Seconds of idleness after which it is unloaded, None for never.
@@ -79,12 +81,14 @@ class Instance:
         file: ModelFile,
         model: LoadedModel,
         control_tokens: Sequence[str] = (),
+        settings: LoadSettings | None = None,
     ) -> None:
         self.identifier = identifier
         self.reference = secrets.token_urlsafe(12)
         self.file = file
         self.model = model
         self.control_tokens = control_tokens
+        self.settings = settings or LoadSettings()
         self.config = effective(file, wanted.config, model.context_length)
         own = own_settings(file, wanted.config)
         self.operation = KVConfig(fields=[*own, *wanted.operation.fields])
@@ -95,6 +99,19 @@ class Instance:
         self.order = 0  # of its last use, over all models: clocks are too coarse
         self.uses: list[Use] = []
         self.timer: asyncio.TimerHandle | None = None
+
+    def with_draft(self, model: LoadedModel, draft: ModelFile) -> Instance:
+        """The same instance for one prediction, run by a twin that drafts."""
+        made = copy.copy(self)
+        made.model = model
+        made.settings = attrs.evolve(self.settings, draft=Draft(file=draft))
+        return made
+
+    @property
+    def draft_key(self) -> str | None:
+        """The key of the model that proposes tokens, None without one."""
+        draft = self.settings.draft
+        return None if draft is None else draft.file.key
 
     def touch(self) -> None:
         """It is used now."""

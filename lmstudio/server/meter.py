@@ -17,12 +17,17 @@ class Meter:
     Args:
         gpu_layers: Goes into the statistics.
         clock: Gives the time in seconds.
+        draft_key: The model that proposes tokens.
     """
 
     def __init__(
-        self, gpu_layers: int, clock: Callable[[], float] = time.perf_counter
+        self,
+        gpu_layers: int,
+        clock: Callable[[], float] = time.perf_counter,
+        draft_key: str | None = None,
     ) -> None:
         self._gpu_layers = gpu_layers
+        self._draft_key = draft_key
         self._clock = clock
         self._started = clock()
         self._first_at: float | None = None  # when the first piece came
@@ -105,6 +110,7 @@ class Meter:
             prompt_tokens_count=prompt,
             predicted_tokens_count=predicted,
             total_tokens_count=predicted + (prompt or 0),
+            used_draft_model_key=self._draft_key,
             total_draft_tokens_count=drafted,
             accepted_draft_tokens_count=accepted,
             rejected_draft_tokens_count=rejected,

@@ -53,6 +53,11 @@ class Registry:
         engine: What loads them.
         control_tokens_of: Reads a file's control tokens; may take a while.
         policy: What it does by itself about its memory.
+
+    Attributes:
+        models: As given.
+        engine: As given.
+        budget: The memory that loads may take.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class Registry:
         self.engine = engine
         self._control_tokens_of = control_tokens_of
         self._policy = policy or Policy()
-        self._budget = Budget(self._policy)
+        self.budget = Budget(self._policy)
         self._instances: dict[str, Instance] = {}
         self._loads: dict[str, Load] = {}  # by identifier
         self._taken = ChainMap[str, Any](self._instances, self._loads)
@@ -187,7 +192,7 @@ class Registry:
         draft = await _draft(self.models, file, wanted)
         settings = load_settings(file, wanted.config, draft)
         made = await asyncio.to_thread(estimate, file, settings)
-        return made, self._budget.fits(made)
+        return made, self.budget.fits(made)
 
     async def unload(self, identifier: str, domain: str) -> None:
         """Unload the instance of a name.
@@ -267,8 +272,8 @@ class Registry:
         async def run() -> Instance:
             await asyncio.gather(*leaving)
             made = await asyncio.to_thread(estimate, load.file, settings)
-            if not self._budget.claim(load, made):
-                refusal = self._budget.refusal
+            if not self.budget.claim(load, made):
+                refusal = self.budget.refusal
                 raise await asyncio.to_thread(refusal, load.file, settings, made)
             tokens = await asyncio.to_thread(self._control_tokens_of, load.file)
             model = await self.engine.load(load.file, settings, load.report)
@@ -276,7 +281,9 @@ class Registry:
                 await model.unload()  # quicker than the cancel; the name is another's
                 raise asyncio.CancelledError
             load.report(1.0)
-            instance = Instance(wanted, load.identifier, load.file, model, tokens)
+            instance = Instance(
+                wanted, load.identifier, load.file, model, tokens, settings
+            )
             self._instances[load.identifier] = instance
             model.on_exit(lambda: self._gone(instance))
             self._arm(instance)
@@ -285,7 +292,7 @@ class Registry:
 
         def ended(task: asyncio.Task[Instance]) -> None:
             self._drop(load)
-            self._budget.free(load)
+            self.budget.free(load)
             load.finished(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.info("loading %s failed: %s", load.file.key, error)

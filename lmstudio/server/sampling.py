@@ -147,6 +147,15 @@ def read_options(config: KVConfig) -> Options:
     )
 
 
+def draft_model_of(config: KVConfig) -> str | None:
+    """The name of the draft model that a prediction asks for, None without one.
+
+    Raises:
+        GenerationError: It is no text.
+    """
+    return _Given(config).get("draft_model") or None
+
+
 def effective(config: KVConfig) -> KVConfig:
     """The settings that a prediction runs with, in the form that clients read.
 
@@ -250,14 +259,6 @@ class _Given:
                 f"{', '.join(on)}: this server has no such sampler",
                 suggestion="Leave it out, or switch it off",
                 code="invalidSetting",
-            )
-        if self.get("draft_model"):  # one without a name is none
-            raise GenerationError(
-                f"{_row('draft_model').key}: this server takes no draft model for "
-                "one prediction",
-                "The engine reads both models together",
-                "Leave it out, or load the model with speculative_draft_model",
-                code="unsupportedSetting",
             )
         if self.get("context_prefill"):
             raise GenerationError(

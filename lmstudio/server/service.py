@@ -21,6 +21,7 @@ from .memory import Policy
 from .presets import FixedPresets, Presets
 from .registry import Models, Registry
 from .tokens import Tokens
+from .twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Service:
         presets: Named settings.
         downloads: Models on their way to the disk; None where there is no such disk.
         predict: Starts predictions.
+        twins: Models with a draft model for one prediction; None without an engine.
         format_prompt: Makes prompts out of histories.
         shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
         before: Called in front of every call and channel; tests hold and fail them so.
@@ -142,6 +144,8 @@ class Service:
         self.presets: Presets = presets or FixedPresets()
         self.downloads = downloads
         self.predict: Predict = predict or _predict
+        # Scripted predictions have no engine that could draft.
+        self.twins = Twins(self.registry) if predict is None else None
         self.format_prompt: FormatPrompt = format_prompt or _format_prompt
         self.shutdown = shutdown
         self.before: Callable[[Endpoint, Any], Awaitable[None]] | None = None
@@ -151,6 +155,8 @@ class Service:
         """Stop downloads, unload everything. Safe to repeat."""
         if self.downloads is not None:
             await self.downloads.close()
+        if self.twins is not None:
+            await self.twins.close()
         await self.registry.close()
 
     def _released(self, client: Client) -> None:
@@ -182,6 +188,7 @@ async def _predict(
         config=config,
         control_tokens=lambda: instance.control_tokens,
         images=images,
+        draft_key=instance.draft_key,
     )
     return prediction
 

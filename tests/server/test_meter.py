@@ -199,6 +199,12 @@ def test_a_round_that_was_interrupted(meter, clock):
     )
 
 
+def test_the_draft_model_is_named():
+    """Its key is in the statistics; without one there is none."""
+    assert "small" == Meter(0, draft_key="small").stats("eosFound").used_draft_model_key
+    assert None is Meter(0).stats("eosFound").used_draft_model_key
+
+
 def test_drafts(meter):
     """Tokens of a draft model are counted over all rounds; without one nothing is."""
     meter.round_done(done("context", 9, 4))

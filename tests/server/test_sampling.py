@@ -8,6 +8,7 @@ from lmstudio.server.engine import Sampling
 from lmstudio.server.sampling import (
     GenerationError,
     ReasoningTags,
+    draft_model_of,
     effective,
     read_options,
 )
@@ -264,7 +265,6 @@ def test_samplers_that_are_off():
 @pytest.mark.parametrize(
     "values",
     [
-        {"speculativeDecoding__draftModel": "small"},
         {"contextPrefill": [{"type": "jsonFile", "absPath": "/etc/passwd"}]},
     ],
 )
@@ -277,6 +277,25 @@ def test_settings_that_are_not_supported(values):
 
     assert caught.value.title.startswith(f"llm.prediction.{key}: this server ")
     assert "unsupportedSetting" == caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"speculativeDecoding__draftModel": "small"}, "small"),
+        ({"speculativeDecoding__draftModel": ""}, None),
+        ({}, None),
+    ],
+)
+def test_draft_model_of(values, expected):
+    """A name asks for one, an empty name and none at all do not."""
+    assert expected == draft_model_of(config(**values))
+
+
+def test_a_draft_model_is_a_name():
+    """Anything else is refused with the key."""
+    with pytest.raises(GenerationError, match="draftModel must be a string"):
+        draft_model_of(config(speculativeDecoding__draftModel=5))
 
 
 def test_unsupported_settings_that_are_off():
