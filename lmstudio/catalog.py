@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import attrs
 
@@ -28,6 +28,7 @@ from .errors import (
 from .handles import LoadedModels, ModelHandle
 from .loading import Load
 from .models import LLM, EmbeddingModel
+from .nearest import Asked, meant
 from .options import load_stack
 from .ownership import Owned
 from .progress import Bar, Progress, displays
@@ -44,6 +45,11 @@ from .wire.common import (
     Unload,
 )
 from .wire.usage import EstimateUsage, ResourcesUsage
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .keywords import LoadOptions
 
 log = logging.getLogger("lmstudio.catalog")
 
@@ -89,6 +95,7 @@ class Models(Generic[H]):
         verbose: bool | None = None,
         signal: Any = None,
         timeout: float | None = None,
+        **options: Unpack[LoadOptions],
     ) -> H:
         """Load a model into memory, always anew, and wait for it.
 
@@ -114,6 +121,7 @@ class Models(Generic[H]):
             signal: A `Signal` or `threading.Event` that cancels the load.
             timeout: Seconds for the whole load, with connecting; None waits as long as
                 it takes. A server that can't be reached at all is told within 10 s.
+            options: Load options as keywords: ``context_length``, ``gpu``, ...
 
         Raises:
             LMStudioValueError: An argument is wrong; nothing was sent.
@@ -139,7 +147,7 @@ class Models(Generic[H]):
                 None if identifier is None else checked_name(identifier, "identifier")
             ),
             ttl_ms=_milliseconds(ttl),
-            load_config_stack=self._stack(config, acceleration),
+            load_config_stack=self._stack(self.load, config, options, acceleration),
         )
         load = self._load("loadModel", parameter, on_progress, signal, timeout, bar)
         # Only now, when all arguments are right, is the server asked for anything.
@@ -163,12 +171,15 @@ class Models(Generic[H]):
         ttl: float | None = SHARED_TTL,
         config: Mapping[str, Any] | None = None,
         on_load_progress: Callable[[float], object] | None = None,
+        **options: Unpack[LoadOptions],
     ) -> H:
         """Load a model anew that outlives this client; see `load`.
 
         Args:
             ttl: Seconds of idleness after which the server unloads it.
+            options: Load options as keywords.
         """
+        self._stack(self.load_new_instance, config, options)  # errors with our name
         return self.load(
             model_key,
             identifier=instance_identifier,
@@ -176,6 +187,7 @@ class Models(Generic[H]):
             no_hup=True,
             config=config,
             on_load_progress=on_load_progress,
+            **options,
         )
 
     def model(
@@ -189,6 +201,7 @@ class Models(Generic[H]):
         on_load_progress: Callable[[float], object] | None = None,
         progress: Progress = None,
         timeout: float | None = None,
+        **options: Unpack[LoadOptions],
     ) -> H:
         """A loaded model of that name, loaded now if there is none.
 
@@ -204,11 +217,13 @@ class Models(Generic[H]):
             on_load_progress: The same under the name of the official SDK.
             progress: As for `load`.
             timeout: Seconds for the load, as for `load`.
+            options: Load options as keywords; the same as in `config`.
 
         Raises:
             LMStudioModelNotFoundError: There is no such model, or none is loaded.
             LMStudioModelLoadError: It could not be loaded.
         """
+        stack = self._stack(self.model, config, options)
         if model_key is None:
             specifier = ModelSpecifier(query=ModelQuery())
             ask = GetModelInfo(specifier=specifier, throw_if_not_found=True)
@@ -216,14 +231,15 @@ class Models(Generic[H]):
         parameter = GetOrLoad(
             identifier=checked_name(model_key, "model key"),
             load_ttl_ms=_milliseconds(ttl),
-            load_config_stack=self._stack(config, None),
+            load_config_stack=stack,
         )
         on_progress = _told(on_progress, on_load_progress)
         bar, on_progress = self._displays(model_key, progress, on_progress)
         load = self._load("getOrLoad", parameter, on_progress, None, timeout, bar)
         handle = self._handle(load.run(), None)
-        if config is not None and load.was_loaded:
-            _warn_of_differences(handle, parameter.load_config_stack, config)
+        wishes = {**(config or {}), **options}
+        if wishes and load.was_loaded:
+            _warn_of_differences(handle, stack, wishes)
         return handle
 
     def get(
@@ -234,6 +250,7 @@ class Models(Generic[H]):
         identifier: str | None = None,
         path: str | None = None,
         vision: bool | None = None,
+        **unknown: NoReturn,
     ) -> H:
         """A handle of a loaded model, without asking the server.
 
@@ -249,6 +266,7 @@ class Models(Generic[H]):
         Raises:
             LMStudioValueError: An argument is wrong.
         """
+        Asked(self.get).refuse(unknown)
         named: dict[str, Any] = {"identifier": identifier, "path": path}
         named.update(vision=vision, domain=None)
         if isinstance(query, str):
@@ -262,8 +280,8 @@ class Models(Generic[H]):
         for name, value in (query or {}).items():
             if name not in named:
                 raise LMStudioValueError(
-                    f"unknown field {shown(name)} in a query; known are"
-                    f" {', '.join(named)}"
+                    f"unknown field {shown(name)} in a query{meant(name, list(named))};"
+                    f" known are {', '.join(named)}"
                 )
             if named[name] is not None:
                 raise LMStudioValueError(f"{name} is given twice")
@@ -331,7 +349,7 @@ class Models(Generic[H]):
         """
         parameter = EstimateUsage(
             model_key=checked_name(model_key, "model key"),
-            load_config_stack=self._stack(config, None),
+            load_config_stack=self._stack(self.estimate_resources_usage, config, {}),
         )
         usage: ResourcesUsage = self._call("estimateModelUsage", parameter)
         return usage
@@ -368,9 +386,20 @@ class Models(Generic[H]):
     def _namespace(self) -> str:
         return self._handle_class.namespace
 
-    def _stack(self, config: Mapping[str, Any] | None, acceleration: Any) -> KVStack:
-        is_embedding = self._namespace == "embedding"
-        return load_stack(config, acceleration, embedding=is_embedding)
+    def _stack(
+        self,
+        method: Callable[..., Any],
+        config: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        acceleration: Any = None,
+    ) -> KVStack:
+        return load_stack(
+            config,
+            acceleration,
+            keywords=options,
+            embedding=self._namespace == "embedding",
+            asked=Asked(method, ("gpu",)),
+        )
 
     def _check_preset(self, preset: str) -> None:
         checked_name(preset, "preset")

@@ -9,7 +9,7 @@ import threading
 import weakref
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from .address import Address
 from .arguments import checked_seconds
@@ -22,6 +22,7 @@ from .errors import LMStudioConnectionError, LMStudioValueError, shown
 from .handles import LoadedModels
 from .images import Files
 from .models import LLM, EmbeddingModel
+from .nearest import Asked
 from .ownership import Owned
 from .progress import Progress, checked_progress
 from .repository import Repository
@@ -54,6 +55,7 @@ class LMStudioClient:
         timeout: float | None = None,
         idle_timeout: float | None = CALL_TIME,
         progress: Progress = None,
+        **unknown: NoReturn,
     ) -> None:
         """Make a client.
 
@@ -76,6 +78,7 @@ class LMStudioClient:
         Raises:
             LMStudioValueError: An argument is wrong.
         """
+        Asked(LMStudioClient).refuse(unknown)
         if base_url is not None and api_host is not None:
             raise LMStudioValueError("base_url and api_host name the same; give one")
         limit = checked_seconds(timeout, "timeout")

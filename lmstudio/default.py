@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .address import Address
 from .arguments import checked_seconds
@@ -15,6 +15,11 @@ from .downloaded import SHARED_TTL, DownloadedModel
 from .errors import LMStudioRuntimeError
 from .models import LLM, EmbeddingModel
 from .wire.files import FileHandle
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .keywords import LoadOptions
 
 _client: LMStudioClient | None = None
 _idle_timeout: float | None = CALL_TIME  # of the shared client
@@ -102,9 +107,10 @@ def llm(
     *,
     ttl: float | None = SHARED_TTL,
     config: Mapping[str, Any] | None = None,
+    **options: Unpack[LoadOptions],
 ) -> LLM:
     """A text model of the default client; see `LLMs.model`."""
-    return get_default_client().llm.model(model_key, ttl=ttl, config=config)
+    return get_default_client().llm.model(model_key, ttl=ttl, config=config, **options)
 
 
 def embedding_model(
@@ -113,9 +119,12 @@ def embedding_model(
     *,
     ttl: float | None = SHARED_TTL,
     config: Mapping[str, Any] | None = None,
+    **options: Unpack[LoadOptions],
 ) -> EmbeddingModel:
     """An embedding model of the default client; see `EmbeddingModels.model`."""
-    return get_default_client().embedding.model(model_key, ttl=ttl, config=config)
+    return get_default_client().embedding.model(
+        model_key, ttl=ttl, config=config, **options
+    )
 
 
 def list_loaded_models(namespace: str | None = None) -> list[LLM | EmbeddingModel]:

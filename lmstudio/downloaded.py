@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import attrs
 
@@ -12,6 +12,11 @@ from .html import Table
 from .progress import Progress
 from .wire.common import ModelInfo
 from .wire.model import model
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .keywords import LoadOptions
 
 H = TypeVar("H")
 H_co = TypeVar("H_co", covariant=True)
@@ -55,6 +60,7 @@ class DownloadedModel(ModelInfo, Generic[H]):
         on_load_progress: Callable[[float], object] | None = None,
         progress: Progress = None,
         timeout: float | None = None,
+        **options: Unpack[LoadOptions],
     ) -> H:
         """A handle of it, loaded now if it is not; see `lmstudio.catalog.Models.model`.
 
@@ -71,6 +77,7 @@ class DownloadedModel(ModelInfo, Generic[H]):
             on_load_progress=on_load_progress,
             progress=progress,
             timeout=timeout,
+            **options,
         )
 
     def load_new_instance(
@@ -80,6 +87,7 @@ class DownloadedModel(ModelInfo, Generic[H]):
         ttl: float | None = SHARED_TTL,
         config: Mapping[str, Any] | None = None,
         on_load_progress: Callable[[float], object] | None = None,
+        **options: Unpack[LoadOptions],
     ) -> H:
         """Load it anew; see `lmstudio.catalog.Models.load_new_instance`.
 
@@ -91,6 +99,7 @@ class DownloadedModel(ModelInfo, Generic[H]):
             ttl=ttl,
             config=config,
             on_load_progress=on_load_progress,
+            **options,
         )
 
     def _loader(self) -> Loads[H]:

@@ -70,6 +70,60 @@ class PredictionOptions(TypedDict, total=False):
     logit_bias: Mapping[int, Any] | Iterable[Any] | None
 
 
+class LoadOptions(TypedDict, total=False):
+    """Options of loading in the spelling of Python. None is not sent.
+
+    ``config={...}`` takes the other spellings as well. Embedding models know some.
+    """
+
+    context_length: int | None
+    auto_fit_min_context_length: int | None
+    num_experts: int | None
+    seed: int | bool | None
+    prompt_template: Mapping[str, Any] | str | None
+    offload_kv_cache_to_gpu: bool | None
+    num_cpu_expert_layers_ratio: float | Literal["max", "off"] | None
+    max_parallel_predictions: int | None
+    use_unified_kv_cache: bool | None
+    gpu_ratio: float | Literal["max", "off"] | None
+    auto_fit: bool | None
+    cpu_thread_pool_size: int | None
+    eval_batch_size: int | None
+    physical_batch_size: int | None
+    flash_attention: bool | None
+    context_checkpoints: int | None
+    reasoning_budget_message: str | None
+    rope_frequency_base: float | bool | None
+    rope_frequency_scale: float | bool | None
+    keep_model_in_memory: bool | None
+    use_fp16_for_kv_cache: bool | None
+    try_mmap: bool | None
+    try_direct_io: bool | None
+    llama_k_cache_quantization_type: str | bool | None
+    llama_v_cache_quantization_type: str | bool | None
+    speculative_draft_mtp: bool | None
+    speculative_draft_simple: bool | None
+    speculative_draft_model: str | None
+    speculative_draft_max_tokens: int | None
+    speculative_draft_min_tokens: int | None
+    speculative_draft_min_continue_probability: float | None
+    speculative_draft_dflash_sidecar: bool | None
+    speculative_draft_dspark_sidecar: bool | None
+    speculative_draft_mtp_sidecar: bool | None
+    llama_cpp_arguments_override: Any
+    mlx_disk_cache: bool | None
+    mlx_kv_cache_quantization: Any
+    gpu_split: Mapping[str, Any] | None
+    gpu_strict_vram_cap: bool | None
+    vllm_gpu_memory_utilization: float | None
+    vllm_reasoning_parser: str | None
+    vllm_tool_call_parser: str | None
+    env_vars: Mapping[str, str] | None
+    gpu: Mapping[str, Any] | float | str | None
+    gpu_offload: Mapping[str, Any] | float | str | None
+    raw: Mapping[str, Any] | None
+
+
 class OfficialKeywords(TypedDict, total=False):
     """Callbacks under the official SDK's names; `lmstudio.aliases` has ours."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from .aliases import CALLBACKS, callbacks, one_of
 from .arguments import checked_flag, checked_name, checked_text, checked_texts
@@ -480,6 +480,7 @@ class LLM(Maps, ModelHandle):
         omit_bos_token: bool | None = None,
         omit_eos_token: bool | None = None,
         tools: Iterable[ToolLike] | None = None,
+        **unknown: NoReturn,
     ) -> str:
         """The text that the model would see for a history.
 
@@ -496,6 +497,7 @@ class LLM(Maps, ModelHandle):
         """
         from .templates import template_options  # with tools, see `act`
 
+        Asked(self.apply_prompt_template).refuse(unknown)
         messages = to_history(history)
         options = template_options(
             opts,

@@ -96,6 +96,7 @@ def load_stack(
     config: Mapping[str, Any] | None,
     acceleration: Any,
     *,
+    keywords: Mapping[str, Any] | None = None,
     embedding: bool = False,
     asked: Asked | None = None,
 ) -> KVStack:
@@ -104,12 +105,13 @@ def load_stack(
     Args:
         config: Load options in either spelling; ``gpu`` may be a ratio or a mapping.
         acceleration: ``{"offload": ratio}`` as the README of the alpha has it.
+        keywords: Load options that were given as keywords.
         asked: The call that they were given to, for messages.
 
     Raises:
         LMStudioValueError: An unknown option, or a wrong value.
     """
-    options = merged(config, {}, "load")
+    options = merged(config, keywords or {}, "load")
     wishes = [("acceleration", acceleration)]
     for name in ("gpu", "acceleration", "gpu_offload", "gpuOffload"):
         wishes.append((name, options.pop(name, None)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from ..errors import LMStudioValueError, shown
+from ..errors import LMStudioTypeError, LMStudioValueError, shown
 from ..nearest import Asked, meant
 from . import checks, shapes
 from .checks import Check, boolean, choice, integer, mapping, number, ratio, string
@@ -282,7 +282,8 @@ class Table:
             asked: The call that they were given to, for messages.
 
         Raises:
-            LMStudioValueError: An unknown name, a name given twice, or a wrong value.
+            LMStudioTypeError: An unknown name.
+            LMStudioValueError: A name given twice, or a wrong value.
         """
         raw = self._raw(options.get(RAW))
         made: dict[str, KVField] = {}
@@ -291,7 +292,7 @@ class Table:
                 continue
             row = self.find(name)
             if row is None:
-                raise LMStudioValueError(self._unknown(name, asked))
+                raise LMStudioTypeError(self._unknown(name, asked))
             if value is None:
                 continue
             if row.key in made:

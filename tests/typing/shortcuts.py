@@ -26,3 +26,9 @@ anew: lms.EmbeddingModel = client.embedding.list_downloaded()[0].load_new_instan
 plain_info: lms.ModelInfo = client.llm.list_downloaded()[0].info
 unloaded: list[str] = client.llm.unload_all()
 seeing: lms.LLM = client.llm.get(vision=True)
+small: lms.LLM = client.llm.load("key", context_length=512, gpu={"ratio": 0.5}, seed=1)
+shared: lms.LLM = lms.llm("key", context_length=512, flash_attention=True)
+client.llm.load("key", identifer="a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+client.llm.model("key", context_length="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+client.llm.get(idntifier="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+lms.LMStudioClient(baseUrl="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
