@@ -120,8 +120,11 @@ class Tape:
         """Read the file.
 
         Raises:
-            StaleCassetteError: It is no recording, or of another form.
+            StaleCassetteError: It is not there, no recording, or of another form.
         """
+        if not self.exists:
+            hint = "Record it with --lmstudio-record=once, or mode='once'"
+            raise StaleCassetteError(f"there is no cassette at {self._path}. {hint}")
         calls: dict[int, Recorded] = {}
         try:
             lines = self._path.read_text("utf-8").splitlines()

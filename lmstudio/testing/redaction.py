@@ -37,7 +37,9 @@ class Redactor:
     def hide(self, text: str, mark: str) -> None:
         """Replace a text wherever it stands, such as a token."""
         if len(text) >= _SHORTEST_SECRET and (text, mark) not in self._texts:
-            self._texts.insert(0, (text, mark))
+            self._texts.append((text, mark))
+            # A token may hold another text, such as the passkey that is a part of it.
+            self._texts.sort(key=lambda pair: -len(pair[0]))
 
     def know(self, message: Any) -> None:
         """Take marks that are in a recording for used."""
