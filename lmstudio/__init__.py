@@ -195,6 +195,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "LMStudioWebsocketError",
     ),
     "functions": ("ToolFunctionDef",),
+    # For IPython, which looks for it here; nobody else needs it.
+    "magic": ("load_ipython_extension",),
     "models": (
         "EmbeddingModel",
         "LLM",

@@ -99,6 +99,7 @@ TABLE = (
     ("client", "client.py"),
     ("default", "default.py"),
     ("default", "compat.py"),
+    ("default", "magic.py"),
     ("public", "__init__.py"),
     ("server", "server/engine.py"),
     ("server", "server/quantization.py"),
