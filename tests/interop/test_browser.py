@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -67,7 +68,10 @@ def serving(pages, results):
 def visit(pages, profile, server):
     """Open the page in a browser; returns what it posted."""
     results: queue.Queue = queue.Queue()
-    with serving(pages, results) as address:
+    # It is killed, so it tidies nothing up. Not in the test's own folder: the path of a
+    # socket there would be too long.
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with scratch as folder, serving(pages, results) as address:
         words = [
             environments.chromium(),
             "--headless=new",
@@ -83,6 +87,7 @@ def visit(pages, profile, server):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": folder},
         )
         try:
             return results.get(timeout=PATIENCE)

@@ -21,7 +21,6 @@ from lmstudio.testing import AWAIT_CANCEL, FakeServer, tool_call
 from lmstudio.wire.config import LOAD, PREDICTION
 from scripts import is_cancel
 from test_golden import OURS
-from test_schema import one_of_each
 
 SCRIPT = Path(__file__).parent / "schemas.mjs"
 #: The smallest PNG: one pixel.
@@ -47,7 +46,22 @@ FORMS = {
     "mirostat_sampling": {"version": 2, "learningRate": 0.1, "targetEntropy": 5},
     "reasoning_parsing": {"enabled": True, "startString": "<", "endString": ">"},
     "tool_choice": "auto",
+    "speculative_draft_model": "any",
+    "env_vars": {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"},
+    "context_prefill": [{"type": "jsonFile", "absPath": "/a.json"}],
+    "gpu_split": {
+        "strategy": "evenly",
+        "disabledGpus": [],
+        "priority": [],
+        "customRatio": [],
+    },
 }
+#: A value of each kind that some other option takes; each is sent with the first of
+#: them that its check lets through.
+VALUES = [
+    *(0.5, 1, True, "f16", "stopAtLimit", "snakeCase", ["x"], [[1, 0.5]]),
+    *({"type": "none"}, "text"),
+]
 #: What a version does not know yet, and where it says so.
 LATER = {
     "1.0.1": {
@@ -61,8 +75,14 @@ LATER = {
 
 def options_of(table):
     """A value for every option of a table."""
-    options = one_of_each(table)
-    options |= {name: FORMS[name] for name in FORMS.keys() & options.keys()}
+    options = {}
+    for row in table.settings:
+        for value in [FORMS[row.name]] if row.name in FORMS else VALUES:
+            with contextlib.suppress(ValueError):
+                row.check(value)
+                options[row.name] = value
+                break
+    assert set(table.names()) == set(options)
     if table is PREDICTION:  # templates have a longer form there
         options["prompt_template"] = {**FORMS["prompt_template"], "stopStrings": []}
     return options
