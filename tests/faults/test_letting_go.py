@@ -117,8 +117,8 @@ def test_in_a_signal_handler(fake, model):
 
             def once():
                 fresh = len(fake.requests)
-                began = time.monotonic()
                 signal.raise_signal(signal.SIGUSR1)
+                began = time.monotonic()
                 fake.wait_for(
                     lambda seen: is_cancel(seen) and seen in fake.requests[fresh:]
                 )

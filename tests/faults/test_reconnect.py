@@ -142,6 +142,7 @@ def test_asleep_and_nobody_asks(impatient, fake):
     quickest(NOTICED * SCALE, once)
 
 
+@pytest.mark.slow
 def test_asleep_in_a_long_prompt(impatient, fake):
     """A sender in mid-frame keeps pings from going out; it is released all the same."""
     text = "x" * 8_000_000

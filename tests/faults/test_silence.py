@@ -19,7 +19,7 @@ from tcp_proxy import Hold, Proxy
 
 PATIENCE = 5.0
 #: Seconds of silence that are too many here.
-IDLE = 0.15
+IDLE = 0.4
 
 
 def usable(client):
