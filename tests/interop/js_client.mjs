@@ -322,6 +322,26 @@ async function tools(client) {
   say("act", { calls, rounds: result.rounds, stops, messages, packets });
 }
 
+// Images in front of a model: their paths come on a line of stdin.
+async function vision(client) {
+  const [downloaded] = await client.system.listDownloadedModels("llm");
+  const model = await client.llm.model(downloaded.modelKey, quiet);
+  const info = await model.getModelInfo();
+  say("info", { downloaded: downloaded.vision, loaded: info.vision });
+  const line = await new Promise((done) => process.stdin.once("data", done));
+  process.stdin.destroy();
+  for (const path of JSON.parse(line)) {
+    const images = [await client.files.prepareImage(path)];
+    const message = { role: "user", content: "What is it?", images };
+    try {
+      const result = await model.respond([message], { temperature: 0, maxTokens: 12 });
+      say("answer", { content: result.content, prompt: result.stats.promptTokensCount });
+    } catch (error) {
+      say("refused", { text: error.message });
+    }
+  }
+}
+
 // Models of the server that was found.
 async function find(client) {
   const models = await client.system.listDownloadedModels();
@@ -329,5 +349,5 @@ async function find(client) {
 }
 
 const client = new LMStudioClient(address ? { baseUrl: `ws://${address}` } : {});
-await { steps, stream, find, embed, tools }[mode](client);
+await { steps, stream, find, embed, tools, vision }[mode](client);
 say("end", {});

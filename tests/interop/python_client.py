@@ -292,6 +292,23 @@ def tools(client: lmstudio.Client) -> None:
     say("act", calls=calls, rounds=result.rounds, stops=rounds, messages=messages)
 
 
+def vision(client: lmstudio.Client) -> None:
+    """Images in front of a model: their paths come on a line of stdin."""
+    (downloaded,) = client.llm.list_downloaded()
+    model = client.llm.model(downloaded.model_key)
+    say("info", downloaded=downloaded.info.vision, loaded=model.get_info().vision)
+    for path in json.loads(sys.stdin.readline()):
+        chat = lmstudio.Chat()
+        chat.add_user_message("What is it?", images=[client.prepare_image(path)])
+        try:
+            result = model.respond(chat, config={"temperature": 0, "maxTokens": 12})
+        except lmstudio.LMStudioError as exc:
+            say("refused", text=str(exc))
+        else:
+            prompt = result.stats.prompt_tokens_count
+            say("answer", content=result.content, prompt=prompt)
+
+
 def find(client: lmstudio.Client) -> None:
     """Models of the server that was found."""
     paths = [model.path for model in client.system.list_downloaded_models()]
@@ -303,5 +320,5 @@ if __name__ == "__main__":
     _, mode, *address = sys.argv
     with lmstudio.Client(*address) as official:
         modes = {"steps": steps, "stream": stream, "find": find, "embed": embed}
-        (modes | {"tools": tools})[mode](official)
+        (modes | {"tools": tools, "vision": vision})[mode](official)
     say("end")

@@ -37,6 +37,11 @@ LOAD_FAILURES = (
         "Update the engine with pip install -U xllamacpp",
     ),
     (
+        ("mismatch between text model", "unknown projector type"),
+        "The projector beside the model does not fit it",
+        "Put the mmproj file of this very model in its place, or take it away",
+    ),
+    (
         ("not within the file bounds", "failed to read", "corrupted or incomplete"),
         "The model file is truncated or damaged",
         "Download it again",

@@ -85,6 +85,7 @@ LOADS = {
     "dies": dies,
     "missing": lambda: (own(event="missing", message="No module"), sys.exit(1)),
     "architecture": lambda: fail_with("E unknown model architecture: 'xyz'"),
+    "projector": lambda: fail_with("E mismatch between text model and mmproj"),
     "truncated": lambda: fail_with("E tensor data is not within the file bounds"),
     "memory": lambda: fail_with("E mmap failed: Cannot allocate memory"),
     "other": lambda: fail_with("E quantized V cache requires flash_attn"),

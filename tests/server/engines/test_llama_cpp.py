@@ -87,6 +87,7 @@ def test_a_load_reports_its_progress(path):
     [
         ("missing", "xllamacpp", "No module", "pip install 'lmstudio[server]'"),
         ("architecture", "does not know", "'xyz'", "Update"),
+        ("projector", "does not fit", "mismatch between", "mmproj file of this"),
         ("truncated", "truncated", "file bounds", "Download it again"),
         ("memory", "not enough memory", "Cannot allocate", "smaller"),
         ("killed", "not enough memory", "killed", "smaller"),
