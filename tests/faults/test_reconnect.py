@@ -16,9 +16,9 @@ from lmstudio.testing import NEVER, FakeServer
 from tcp_proxy import Proxy
 from timing import quickest
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 #: A second of the real limits takes so many in these tests.
-SCALE = 1 / 60
+SCALE = 1 / 20
 #: Seconds in which a dead peer must be noticed.
 NOTICED = 30.0
 
@@ -89,6 +89,7 @@ def test_the_limits_add_up():
     assert transport.SEND_SILENT + transport.SLICE <= NOTICED
 
 
+@pytest.mark.slow
 def test_asleep_in_a_stream(impatient, fake):
     """A prediction on a dead socket fails in time; then the next connects anew."""
     fake.reply(["text", NEVER], times=None, when="story")
@@ -109,6 +110,7 @@ def test_asleep_in_a_stream(impatient, fake):
     quickest(NOTICED * SCALE, once)
 
 
+@pytest.mark.slow
 def test_asleep_while_idle(impatient, fake):
     """A call into a socket that died meanwhile is answered over a new one."""
 
@@ -124,6 +126,7 @@ def test_asleep_while_idle(impatient, fake):
     quickest(NOTICED * SCALE, once)
 
 
+@pytest.mark.slow
 def test_asleep_and_nobody_asks(impatient, fake):
     """Also without any request a dead connection is found, and not used again."""
 
@@ -165,6 +168,7 @@ def test_asleep_in_a_long_prompt(impatient, fake):
     quickest(NOTICED * SCALE, once)
 
 
+@pytest.mark.slow
 def test_only_the_way_back_is_dead(impatient, fake):
     """A peer that gets all and says nothing is dead: no pong comes."""
 
@@ -179,6 +183,7 @@ def test_only_the_way_back_is_dead(impatient, fake):
     quickest(NOTICED * SCALE, once)
 
 
+@pytest.mark.slow
 def test_alive_and_silent(impatient, fake):
     """A server that has nothing to say answers pings, and keeps its streams."""
     fake.reply(["text", NEVER])
