@@ -7,6 +7,7 @@ from typing import Any
 
 from .arguments import checked_text
 from .errors import LMStudioTypeError, LMStudioValueError, shown
+from .nearest import meant
 from .parts import part_of, parts_of, request_part, text_part
 from .wire.llm import History, Message, Part
 
@@ -23,6 +24,16 @@ _TYPES = {
 #: A text, messages as ``{"role", "content"}`` or ``(role, content)``, or
 #: ``{"messages": [...]}``.
 HistoryLike = str | Mapping[str, Any] | Iterable[Any]
+
+#: What a message may have, and whether it counts. The others stand in messages that
+#: OpenAI's API and servers like it gave: nothing that a model is to read again.
+_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
+_LEFT_OUT = ("id", "annotations", "reasoning", "reasoning_content")
+#: The same, as long as they are empty: what they hold would be lost.
+_ONLY_EMPTY = {
+    "function_call": "OpenAI's older form; write tool_calls",
+    "audio": "not for these models; write its transcript as content",
+}
 
 _RIGHT = (
     'write a text, or a list of {"role": "user", "content": "..."} or ("user", "...")'
@@ -95,7 +106,10 @@ def message_of(item: Any, where: str) -> Message:
     """A message with its role: a `Message`, a mapping as JSON has it, or a pair.
 
     Args:
-        item: What was given; objects of OpenAI's client count as mappings.
+        item: What was given; objects of OpenAI's client count as mappings. Of what
+            else a mapping may have, ``name`` counts for answers of tools, ``refusal``
+            stands in for a missing content, and ``annotations`` and ``reasoning`` are
+            left out.
         where: What it is, for errors: ``"message 3"``.
 
     Raises:
@@ -109,10 +123,13 @@ def message_of(item: Any, where: str) -> Message:
         item = {"content": None, **fields} if isinstance(fields, Mapping) else item
     if isinstance(item, Mapping):
         role, content = item.get("role"), item.get("content")
-        if "role" not in item or ("content" not in item and "tool_calls" not in item):
+        if "role" not in item or not {"content", "tool_calls"} & set(item):
+            _check_keys(item, where)  # it may be misspelt
             raise LMStudioValueError(
                 f"{where} needs a role and a content, not {shown(item)}; {_RIGHT}"
             )
+        _check_keys(item, where)
+        content = item.get("refusal") if content is None else content
     elif isinstance(item, (tuple, list)) and len(item) == 2:
         role, content = item
         item = {}
@@ -129,6 +146,19 @@ def message_of(item: Any, where: str) -> Message:
     else:
         parts = parts_of(content, where) + calls
     return Message(role=role, content=_fitting(role, parts, where))
+
+
+def _check_keys(item: Mapping[str, Any], where: str) -> None:
+    """Refuse what would be lost."""
+    for key, value in item.items():
+        if key in _KEYS or key in _LEFT_OUT:
+            continue
+        if key not in _ONLY_EMPTY:
+            raise LMStudioValueError(
+                f"{where} has the unknown key {shown(key)}{meant(key, _KEYS)}"
+            )
+        if value:
+            raise LMStudioValueError(f"{key} of {where} is {_ONLY_EMPTY[key]}")
 
 
 def _role(role: Any, where: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .arguments import checked_text
 from .errors import LMStudioOutputError, LMStudioTypeError, LMStudioValueError, shown
+from .nearest import meant
 
 #: Text and stop reason of an answer to its value.
 Parse = Callable[[str, str], Any]
@@ -18,12 +20,17 @@ _RIGHT = (
 )
 
 
+#: What JSON schema calls its types, and how OpenAI asks for structure.
+_SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_OPENAI = ("json_schema", "json_object", "text")
+
+
 def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
     """The wire setting for a wish, and what reads the answer.
 
     Args:
-        given: The setting in either spelling, a JSON schema, or a type as
-            `lmstudio.schema.shape_of` takes it. An object with
+        given: The setting in either spelling, a ``response_format`` of OpenAI's, a JSON
+            schema, or a type as `lmstudio.schema.shape_of` takes it. An object with
             ``model_json_schema()`` stands for its class.
 
     Raises:
@@ -38,6 +45,8 @@ def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
         )
     if not isinstance(given, Mapping):
         return _typed(given)
+    if given.get("type") in _OPENAI:
+        return to_setting(_from_openai(given))
     kind = given.get("type")
     names = set(given) - {"type"}
     if kind == "none" and not names:
@@ -58,8 +67,33 @@ def to_setting(given: Any) -> tuple[dict[str, Any], Parse | None]:
     if kind in ("json", "gbnf", "none"):
         odd = ", ".join(sorted(map(repr, names)))
         raise LMStudioValueError(f"structured has unknown fields {odd}; {_RIGHT}")
+    if isinstance(kind, str) and kind not in _SCHEMA_TYPES:
+        raise LMStudioValueError(
+            f"the type of structured must be 'json' or 'gbnf', or one of a JSON"
+            f" schema, not {shown(kind)}{meant(kind, ('json', 'gbnf', *_SCHEMA_TYPES))}"
+        )
     schema = checked_schema(given)
     return _json(schema), _parser(schema, None)
+
+
+def _from_openai(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``response_format`` of OpenAI's chat completions, as ours."""
+    kind, rest = given["type"], set(given) - {"type"}
+    if kind == "json_schema":
+        inner = given.get("json_schema")
+        if rest == {"json_schema"} and isinstance(inner, Mapping) and "schema" in inner:
+            odd = set(inner) - {"schema", "name", "description", "strict"}
+            if not odd:
+                return {"type": "json", "json_schema": inner["schema"]}
+        raise LMStudioValueError(
+            "structured output in OpenAI's form is"
+            ' {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}},'
+            f" not {shown(given)}"
+        )
+    if rest:
+        odd_ones = ", ".join(sorted(map(repr, rest)))
+        raise LMStudioValueError(f"structured has unknown fields {odd_ones}; {_RIGHT}")
+    return {"type": "json" if kind == "json_object" else "none"}
 
 
 def _typed(kind: Any) -> tuple[dict[str, Any], Parse]:
@@ -97,7 +131,9 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
     if not isinstance(schema, Mapping):
         raise LMStudioTypeError(f"a JSON schema is a mapping, not {shown(schema)}")
     try:
-        json.dumps(schema, allow_nan=False, ensure_ascii=False).encode()
+        plain = json.dumps(schema, allow_nan=False, ensure_ascii=False, skipkeys=True)
+        plain.encode()
+        _check_keys(schema, "")
         _validator(schema).check_schema(dict(schema))
     except jsonschema.SchemaError as exc:
         path = "/".join(str(step) for step in exc.absolute_path) or "the top"
@@ -106,6 +142,8 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
         ) from None
     except RecursionError:
         raise LMStudioValueError("the JSON schema is nested too deeply") from None
+    except LMStudioValueError:
+        raise
     except (TypeError, ValueError) as exc:
         raise LMStudioValueError(f"the JSON schema is no JSON: {exc}") from None
     for ref in references(schema):
@@ -119,6 +157,21 @@ def checked_schema(schema: Any) -> Mapping[str, Any]:
                 f"the JSON schema refers to {shown(ref)}, and nothing is there"
             )
     return schema
+
+
+def _check_keys(node: Any, path: str) -> None:
+    """Refuse keys that are no text: JSON would make some of them text in silence."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise LMStudioValueError(
+                    f"the JSON schema has the key {shown(key)} at {path or 'the top'},"
+                    " and keys must be text"
+                )
+            _check_keys(value, f"{path}/{key}" if path else key)
+    elif isinstance(node, (list, tuple)):
+        for number, value in enumerate(node):
+            _check_keys(value, f"{path}/{number}")
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
@@ -158,7 +211,7 @@ def _parser(
 
     def parse(text: str, stop_reason: str) -> Any:
         try:
-            value = json.loads(text, parse_constant=_no_constant)
+            value = json.loads(text, parse_constant=_no_constant, parse_float=_number)
         except (ValueError, RecursionError) as exc:
             problem = f"it is no whole JSON ({exc})"
             raise LMStudioOutputError(text, stop_reason, problem) from None
@@ -173,6 +226,13 @@ def _parser(
             raise LMStudioOutputError(text, stop_reason, problem) from exc
 
     return parse
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{shown(text)} is too large for a number")
+    return number
 
 
 def _no_constant(name: str) -> Any:

@@ -135,6 +135,22 @@ def test_messages_tell_what_they_hold():
     assert [[], [], []] == [user.tool_calls, user.tool_results, tool.files]
 
 
+def test_messages_as_openai_exports_them():
+    """What a model is not to read again is left out; a refusal is what it said."""
+    empty = {"audio": None, "function_call": None, "tool_calls": None}
+    said = {"role": "assistant", "content": "yes", "refusal": None, "annotations": []}
+    refused = {"role": "assistant", "content": None, "refusal": "no", **empty}
+
+    history = to_history(
+        [
+            {"role": "user", "content": "x", "name": "Ada"},
+            {**said, **empty, "id": "7", "reasoning_content": "hm", "reasoning": None},
+            refused,
+        ]
+    )
+    assert ["x", "yes", "no"] == [message.text for message in history.messages]
+
+
 def test_names_of_results():
     """OpenAI's older form says which tool it was."""
     given = [{"role": "tool", "content": "2", "tool_call_id": "7", "name": "add"}]
@@ -307,6 +323,22 @@ class Dumped:
         (
             [("user", [{"type": "image_url", "image_url": "data:,x", "name": 7}])],
             "the name of part 0 of message 0 must be text, not 7",
+        ),
+        (
+            [("user", "a"), {"role": "user", "content": "x", "tool_cals": [1]}],
+            "message 1 has the unknown key 'tool_cals'; did you mean 'tool_calls'?",
+        ),
+        (
+            [{"role": "user", "contents": "x"}],
+            "message 0 has the unknown key 'contents'; did you mean 'content'?",
+        ),
+        (
+            [{"role": "user", "content": "x", "images": ["a"]}],
+            "message 0 has the unknown key 'images'",
+        ),
+        (
+            [{"role": "assistant", "content": "", "function_call": {"name": "f"}}],
+            "function_call of message 0 is OpenAI's older form; write tool_calls",
         ),
         ([Dumped(7)], "message 0 can't be read from <Dumped>; "),
         ([Dumped({"role": "bot"})], "the role of message 0 must be one of"),

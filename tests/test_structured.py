@@ -53,6 +53,14 @@ class Plain:
             {"type": ["object", "null"]},
             {"type": "json", "jsonSchema": {"type": ["object", "null"]}},
         ),
+        ({"type": "json_object"}, {"type": "json"}),
+        (
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "joke", "strict": True, "schema": JOKE},
+            },
+            {"type": "json", "jsonSchema": JOKE},
+        ),
         (Joke, {"type": "json", "jsonSchema": JOKE}),
         (Joke("?"), {"type": "json", "jsonSchema": JOKE}),
         (Plain, {"type": "json", "jsonSchema": JOKE}),
@@ -119,7 +127,32 @@ CIRCLE["properties"] = {"a": CIRCLE}
             f"structured asks for two things at once; {RIGHT}",
         ),
         ({"type": "json", "json_schema": 7}, "a JSON schema is a mapping, not 7"),
-        ({"type": "strin"}, "the JSON schema is not valid at type: 'strin' is not"),
+        (
+            {"type": "jsn"},
+            "the type of structured must be 'json' or 'gbnf', or one of a JSON schema,"
+            " not 'jsn'; did you mean 'json'?",
+        ),
+        (
+            {"type": "objct", "properties": {}},
+            "the type of structured must be 'json' or 'gbnf', or one of a JSON schema,"
+            " not 'objct'; did you mean 'object'?",
+        ),
+        (
+            {"properties": {"a": {"type": "strin"}}},
+            "the JSON schema is not valid at properties/a/type: 'strin' is not",
+        ),
+        (
+            {"properties": {"a": {"enum": [{1: 2}]}}},
+            "the JSON schema has the key 1 at properties/a/enum/0, and keys must be",
+        ),
+        (
+            {(): 1},
+            "the JSON schema has the key () at the top, and keys must be text",
+        ),
+        (
+            {"type": "json_object", "schema": {}},
+            "structured has unknown fields 'schema'; write",
+        ),
         (
             {"properties": {"a": {"type": 7}}},
             "the JSON schema is not valid at properties/a/type: ",
@@ -145,15 +178,17 @@ CIRCLE["properties"] = {"a": CIRCLE}
         ),
         (
             {"type": "json_schema", "json_schema": {}},
-            f"structured asks for two things at once; {RIGHT}",
+            "structured output in OpenAI's form is",
+        ),
+        (
+            {"type": "json_schema", "json_schema": {"schema": {}, "stric": True}},
+            "structured output in OpenAI's form is",
         ),
     ],
     ids=stable,
 )
 def test_wrong_wishes(given, error):
     """What can't be asked for is refused before anything is sent."""
-    if given == {"type": "json_schema", "json_schema": {}}:
-        error = "the JSON schema is not valid at type"
     with pytest.raises(LMStudioValueError) as caught:
         to_setting(given)
     assert str(caught.value).startswith(error), str(caught.value)
@@ -215,6 +250,8 @@ def test_parsing():
         ({"type": "json"}, '{"a": ', "it is no whole JSON (Expecting value"),
         ({"type": "json"}, "", "it is no whole JSON (Expecting value"),
         ({"type": "json"}, "[NaN]", "it is no whole JSON (NaN is no number in JSON)"),
+        ({"type": "json"}, "[1e999]", "it is no whole JSON ('1e999' is too large for"),
+        (float, "-1e999", "it is no whole JSON ('-1e999' is too large for a number)"),
         ({"type": "json"}, "[" * 200_000, "it is no whole JSON ("),
         (JOKE, '{"setup": "a"}', "$ does not fit the schema: 'punchline' is a req"),
         (
