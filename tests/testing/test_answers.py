@@ -56,6 +56,17 @@ SCHEMAS = [
     {"type": "array", "prefixItems": [{"type": "null"}], "items": False},
     {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 2},
     {"allOf": [{"properties": {"a": {"type": "null"}}}, {"required": ["a", "b"]}]},
+    True,
+    {"examples": ["x"]},
+    {"prefixItems": [{"type": "integer"}]},
+    {"type": "array", "items": {"type": "integer"}, "minItems": 3, "uniqueItems": True},
+    {"type": "object", "required": ["a"]},
+    {"allOf": [{"required": ["a"]}, {"required": ["b"]}]},
+    {
+        "type": "array",
+        "items": {"$ref": "#/$defs/a~1b"},
+        "$defs": {"a/b": {"const": 1}},
+    },
     {"oneOf": [{"type": "integer"}, {"type": "string"}]},
     NODE,
 ]
@@ -125,6 +136,11 @@ def test_answers_of_a_schema(model, fake):
     with pytest.raises(LMStudioPredictionError, match="has to be scripted"):
         pattern = {"properties": {"a": {"type": "string", "pattern": "^(q|z){17}$"}}}
         model.respond("Who?", structured=pattern).result()
+
+
+def test_json_without_a_schema(model):
+    """An object is JSON."""
+    assert {} == model.respond("Who?", structured={"type": "json"}).parsed
 
 
 def test_the_default_can_be_set():

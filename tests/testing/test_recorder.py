@@ -7,6 +7,8 @@ import json
 import pytest
 
 from lmstudio import (
+    Chat,
+    LMStudioAuthenticationError,
     LMStudioClient,
     LMStudioConnectionError,
     LMStudioModelLoadError,
@@ -16,9 +18,11 @@ from lmstudio import (
     LMStudioValueError,
     LMStudioWebsocketError,
 )
+from lmstudio.server.clients import Refused
 from lmstudio.testing import (
     AWAIT_CANCEL,
     DROP,
+    Await,
     Cassette,
     FakeServer,
     StaleCassetteError,
@@ -399,3 +403,64 @@ def test_raw_clients(path, real):
     with Cassette(path) as cassette, raw_client(cassette.url) as client:
         client.numbers = 100
         assert ["hi", " there"] == asks(client)
+
+
+def test_a_refused_client(path, real, monkeypatch):
+    """A server that refuses the client does so through the recorder."""
+
+    def refuse(identifier, passkey):
+        raise Refused("Wrong token")
+
+    monkeypatch.setattr(real._service.clients, "join", refuse)
+    with (
+        Cassette(path, server=real.host) as cassette,
+        LMStudioClient(cassette.host) as client,
+        pytest.raises(LMStudioAuthenticationError, match="Wrong token"),
+    ):
+        client.llm.list_loaded()
+    assert not path.exists()
+
+
+def test_what_reaches_no_server(path, real):
+    """Without an address the server of the environment is recorded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMSTUDIO_HOST", real.host)
+        with Cassette(path) as cassette, LMStudioClient(cassette.host) as client:
+            assert "hi" == says("hi")(client)
+    assert path.exists()
+
+
+def test_a_server_that_dies(path, real):
+    """What runs when the real server goes is lost, in the recording too."""
+    gate = Await()
+    real.reply(["a", gate])
+
+    def program(client):
+        prediction = client.llm.model("any").respond("x")
+        next(iter(prediction))
+        if not path.exists():
+            real.drop_connections()
+        with pytest.raises(LMStudioWebsocketError) as caught:
+            prediction.result()
+        return caught.value.partial
+
+    assert "a" == recorded(path, real, program)
+    assert "a" == replayed(path, program)
+    assert ["lost"] == [key for line in lines_of(path) for key in line if key == "lost"]
+    gate.open()
+
+
+def test_images(path):
+    """Files are told apart by their content, and stand in the recording as hashes."""
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(300)
+
+    def program(client):
+        handle = client.prepare_image(picture, name="a.png")
+        chat = Chat()
+        chat.add_user_message("See", images=[handle])
+        return client.llm.model("vision").respond(chat).content
+
+    with FakeServer(["vision"], loaded=["vision"]) as real:
+        said = recorded(path, real, program)
+    assert "sha256:" in path.read_text("utf-8")
+    assert said == replayed(path, program)
