@@ -128,7 +128,7 @@ class Cassette:
             self._tape.write()
         self._is_new = False
 
-    def assert_matched(self) -> None:
+    def assert_all_matched(self) -> None:
         """Fail if something was asked for that is not recorded.
 
         Raises:
@@ -137,7 +137,7 @@ class Cassette:
         self._tape.check(all_used=False)
 
     def assert_all_used(self) -> None:
-        """Fail as `assert_matched` does, or if a recorded call was never asked for.
+        """Fail as `assert_all_matched` does, or if a recorded call was never asked for.
 
         Raises:
             StaleCassetteError: It names the calls.

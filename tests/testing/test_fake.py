@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -35,6 +36,33 @@ from lmstudio.testing import FakeServer
 FakeServer().close()
 unwanted = ("uvicorn", "starlette", "xllamacpp", "jinja2", "aiohttp")
 print([name for name in unwanted if name in sys.modules])
+"""
+#: Tests of somebody who has no pytest; the last one fails, and so does its cleanup.
+UNITTEST = """
+import sys, unittest
+sys.modules["pytest"] = None
+from lmstudio import LMStudioClient
+from lmstudio.testing import FakeServer
+
+class Test(unittest.TestCase):
+    def setUp(self):
+        self.server = FakeServer(["any"], loaded=["any"])
+        self.addCleanup(self.server.close)
+        self.addCleanup(self.server.assert_all_matched)
+        self.client = LMStudioClient(self.server.host)
+        self.addCleanup(self.client.close)
+
+    def test_cleanups(self):
+        self.server.reply("b")
+        self.assertEqual("b", self.client.llm.model("any").respond("a").content)
+
+    def test_with(self):
+        with FakeServer() as server, LMStudioClient(server.host) as client:
+            self.assertEqual("a", client.llm.model("any").respond("a").content)
+
+    def test_unmatched(self):
+        self.server.reply_when("sun", "hot")
+        self.client.llm.model("any").respond("rain").result()
 """
 
 
@@ -386,3 +414,18 @@ def test_a_closed_server_can_t_be_used():
     fake.close()
     with pytest.raises(RuntimeError, match="closed"):
         fake.loaded()
+
+
+def test_it_works_without_pytest(tmp_path):
+    """The runner of unittest alone runs tests with it, by ``with`` and by cleanups."""
+    (tmp_path / "test_user.py").write_text(UNITTEST, "utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "unittest", "-v", "test_user"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+    )
+    assert "Ran 3 tests" in run.stderr
+    assert "FAILED (failures=1, errors=1)" in run.stderr, run.stderr
+    assert "UnmatchedRequestError" in run.stderr

@@ -303,6 +303,17 @@ def test_stale(path, real):
         replayed(path, lambda client: client.llm.model("any"))
 
 
+def test_what_was_not_asked_for_may_be_left_out(path, real):
+    """One check is for calls in vain only, the other for both."""
+    recorded(path, real, says("a"))
+    cassette = Cassette(path)
+    cassette.assert_all_matched()
+    with pytest.raises(StaleCassetteError, match="never asked for"):
+        cassette.assert_all_used()
+    cassette.close()
+    cassette.close()
+
+
 def test_modes(path, real, monkeypatch):
     """Each mode records and replays what it says; in CI nothing is recorded."""
     with pytest.raises(StaleCassetteError, match="there is no cassette at"):
