@@ -103,7 +103,8 @@ class Script:
         self._client = client
         fake.before("downloadModel", NEVER)
 
-    def start(self, **options):
+    @staticmethod
+    def option(client):
         info = DownloadOption(
             name="T",
             size_bytes=1,
@@ -111,8 +112,10 @@ class Script:
             download_identifier="a/b",
             indexed_model_identifier="a/b/c.gguf",
         )
-        option = ModelDownloadOption(info, self._client.repository)
-        download = option.download(wait=False, **options)
+        return ModelDownloadOption(info, client.repository)
+
+    def start(self, **options):
+        download = self.option(self._client).download(wait=False, **options)
         self._number = self._fake.wait_for_call("downloadModel").message["channelId"]
         return download
 
@@ -325,3 +328,77 @@ def test_wait_is_yes_or_no(client, fake):
     with pytest.raises(LMStudioTypeError, match="wait"):
         client.repository.download("a/b", wait="no")
     assert [] == [seen for seen in fake.requests if seen.endpoint]
+
+
+def test_a_server_that_is_not_there():
+    """It is an error of the start; nothing is left to wait for."""
+    with (
+        LMStudioClient("127.0.0.1:9") as client,
+        pytest.raises(LMStudioWebsocketError),
+    ):
+        Script.option(client).download(wait=False)
+
+
+@pytest.mark.parametrize("kind", [Signal, threading.Event])
+def test_a_signal_while_nothing_comes(script, monkeypatch, kind):
+    """Both kinds end a wait in which nothing comes."""
+    monkeypatch.setattr("lmstudio.download.CANCEL_TIME", 0.05)
+    signal = kind()
+    download = script.start(signal=signal)
+    timer = threading.Thread(target=signal.set)
+    timer.start()
+    with pytest.raises(LMStudioCancelledError):
+        download.result()
+    timer.join()
+    script.was_cancelled()
+
+
+def test_a_bar(script, monkeypatch):
+    """It is drawn by who waits, if asked for, and closed at the end."""
+    drawn = []
+
+    class Counts:
+        def __init__(self, total, desc, unit, leave):
+            self.n, self.total, self.desc = 0, total, desc
+
+        def refresh(self):
+            drawn.append(self.n)
+
+        def update(self, n):
+            raise AssertionError("shares are not added")
+
+        def set_description(self, desc):
+            raise AssertionError("its name is given when it is made")
+
+        def close(self):
+            drawn.append("closed")
+
+    download = script.start(progress=Counts)
+    script.progress(25)
+    next(iter(download))
+    script.say("startFinalizing")
+    script.say("success", defaultIdentifier="k")
+    download.result()
+    assert [25, "closed"] == [drawn[0], drawn[-1]]
+
+
+@pytest.mark.parametrize("update", [5, {}, {"downloadedBytes": 1, "totalBytes": 0}])
+def test_its_line_with_news_that_make_no_sense(script, update):
+    """It is shown all the same, without a share; waiting says what is wrong."""
+    download = script.start()
+    arrived = waits_for_news(download)
+    script.say("downloadProgress", update=update)
+    assert arrived.wait(PATIENCE)
+    assert "<Download a/b running>" == repr(download)
+
+
+def waits_for_news(download):
+    """An event that is set when the next packet has come."""
+    arrived, real = threading.Event(), download._inbox.put
+
+    def put(batch):
+        real(batch)
+        arrived.set()
+
+    download._inbox.put = put
+    return arrived
