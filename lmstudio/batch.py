@@ -359,8 +359,9 @@ class Maps:
             on_error: ``"raise"`` cancels the others and raises, as soon as one fails;
                 ``"return"`` gives the error in place of the result, and goes on.
             complete: Continue texts with `complete` in place of `respond`.
-            progress: Whether a bar on a terminal shows how many are done, after 0.7 s;
-                or a function, called with 0 to 1. It needs a length of the prompts.
+            progress: Whether a bar on a terminal or in a notebook shows how many are
+                done, after 0.7 s; or a function, called with 0 to 1; or tqdm, the class
+                or a bar. It needs a length of the prompts.
             options: Of `respond`, or `complete`, for each of them. Once a `signal` is
                 set, no more are started.
 

@@ -114,9 +114,10 @@ class Models(Generic[H]):
             ttl: Seconds of idleness after which the server unloads it.
             on_progress: Called with 0 to 1, in this thread.
             on_load_progress: The same under the name of the official SDK.
-            progress: Whether a bar shows the progress on a terminal, after 0.7 s; or a
-                function in its place, called with 0 to 1. None takes the client's, and
-                shows no bar with an `on_progress`.
+            progress: Whether a bar shows the progress on a terminal or in a notebook,
+                after 0.7 s; or a function in its place, called with 0 to 1; or tqdm,
+                the class or a bar. None takes the client's, and shows no bar with an
+                `on_progress`.
             verbose: True logs the progress at the level INFO; False shows no bar.
             signal: A `Signal` or `threading.Event` that cancels the load.
             timeout: Seconds for the whole load, with connecting; None waits as long as

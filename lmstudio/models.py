@@ -145,9 +145,9 @@ class LLM(Maps, ModelHandle):
             on_fragment: Called with each fragment.
             on_prompt_progress: Called with 0 to 1 while the prompt is processed.
             on_message: Called once, at the end, with the model's message.
-            progress: Whether a bar shows on a terminal how far the prompt is
-                processed, after 0.7 s; or a function in its place, called with 0 to 1.
-                None takes the client's.
+            progress: Whether a bar shows on a terminal or in a notebook how far the
+                prompt is processed, after 0.7 s; or a function in its place, called
+                with 0 to 1; or tqdm. None takes the client's.
             timeout: Seconds for the whole prediction; None takes the client's.
             idle_timeout: Seconds without any message; None for no limit.
             signal: A `Signal` or `threading.Event` that cancels.
