@@ -14,6 +14,7 @@ import pytest
 from lmstudio.server.engine import Unloaded
 from lmstudio.server.failures import Failure
 from lmstudio.server.sampling import GenerationError
+from lmstudio.testing.engine import fragment
 from lmstudio.testing.script import AWAIT_CANCEL, NEVER, Await, Reply
 from lmstudio.wire.config import PREDICTION
 from server.rest.asking import HELLO, PATIENCE, ask, begin, event_of, stream
@@ -206,10 +207,20 @@ class Counted(list):
 
     taken = 0
 
-    def __iter__(self):
-        for step in super().__iter__():
-            self.taken += 1
-            yield step
+    def __init__(self, texts):
+        super().__init__(Told(self, text) for text in texts)
+
+
+class Told(dict):
+    """A fragment that is counted when the server reads it."""
+
+    def __init__(self, steps, text):
+        super().__init__(fragment(text))
+        self._steps = steps
+
+    def __getitem__(self, name):
+        self._steps.taken += name == "fragment"
+        return super().__getitem__(name)
 
 
 @contextlib.contextmanager
