@@ -6,9 +6,12 @@ has tokens in the prompt, another image gives another answer, and the same one t
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
 import struct
+import sys
 import urllib.error
 import urllib.request
 
@@ -17,8 +20,11 @@ import pytest
 import lmstudio
 from image_files import bmp, png, png_head
 from live.conftest import KEY, MODEL_PATH, started
+from lmstudio.server.engine import BadRequest, Image, Projector, Request
+from lmstudio.server.engines.llama_cpp import LlamaCppEngine
 from lmstudio.server.gguf import read_header
 from projector_file import TOKENS, write_projector
+from server.engines.helpers import loaded
 
 RED, BLUE = png(32, 32, (255, 0, 0)), png(32, 32, (0, 0, 255))
 SETTINGS = {"temperature": 0, "max_tokens": 12}
@@ -177,6 +183,29 @@ def test_without_a_projector(server):
     status, text = refused_over_http(server, RED)
     assert 400 == status
     assert "a GGUF file with mmproj in its name" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a script")
+def test_what_is_no_image_runs_no_program(tmp_path, monkeypatch, model_file):
+    """llama.cpp would take it for a video and start ffprobe; it finds none."""
+    started_by_it = tmp_path / "started"
+    program = tmp_path / "ffprobe"
+    program.write_text(f"#!/bin/sh\necho > '{started_by_it}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    width = read_header(model_file).integer("llama.embedding_length")
+    path = write_projector(tmp_path / "mmproj.gguf", width)
+    projector = Projector(path=path, size=path.stat().st_size)
+    prompt = ["What is it? ", Image(RED[:33] + b"garbage")]
+
+    async def run():
+        async with loaded(LlamaCppEngine(), model_file, projector=projector) as one:
+            async for _ in one.predict(Request(prompt=prompt, max_tokens=1)):
+                pass
+
+    with pytest.raises(BadRequest, match="refused the request"):
+        asyncio.run(run())
+    assert not started_by_it.exists()
 
 
 def test_the_size_of_the_png():
