@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class Estimate:
         is_sure: Whether the model is of a kind whose cache can be told from its head,
             and no part of it may go to a GPU.
         is_here: Whether no part of it may go to a GPU.
+        mapped: Files that stay mapped, with their bytes, which `weights` has too.
     """
 
     weights: int
@@ -96,6 +97,7 @@ class Estimate:
     work: int
     is_sure: bool
     is_here: bool = True
+    mapped: Mapping[Path, int] = attrs.field(factory=dict)
 
     @property
     def context(self) -> int:
@@ -125,12 +127,12 @@ class Policy:
     Attributes:
         auto_evict: Before a model is loaded on demand, unload the others that were.
         guard: Refuse what does not fit.
-        available: Tells how much there is.
+        available: Tells how much there is beside so many bytes of mapped files.
     """
 
     auto_evict: bool = True
     guard: bool = True
-    available: Callable[[], int | None] = attrs.field(
+    available: Callable[[int], int | None] = attrs.field(
         factory=lambda: available, repr=False
     )
 
@@ -162,7 +164,19 @@ def estimate(file: ModelFile, settings: LoadSettings) -> Estimate:
         work=_work(header, context, settings, file.is_embedding),
         is_sure=is_here and (file.is_embedding or cache is not None),
         is_here=is_here,
+        mapped=_mapped(file, settings) if is_here else {},
     )
+
+
+def _mapped(file: ModelFile, settings: LoadSettings) -> dict[Path, int]:
+    """Files whose pages a loaded model needs though the system may drop them.
+
+    What is read or locked instead is no longer available anyway.
+    """
+    if settings.mmap is False or settings.lock_memory or settings.direct_io:
+        return {}
+    files = [file] if settings.draft is None else [file, settings.draft.file]
+    return {one.path: one.size for one in files}
 
 
 def _beside(draft: ModelFile, settings: LoadSettings) -> int:
@@ -178,13 +192,21 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
     return any((devices / name).exists() for name in ("nvidia0", "kfd"))
 
 
-def available() -> int | None:
+def available(mapped: int = 0) -> int | None:
     """Bytes that this process can still get without any swapping.
 
     The least of what the system has and what the limits of its containers leave. None
     where nobody says.
+
+    Args:
+        mapped: Bytes of mapped files that are to stay in memory. Systems count them as
+            available, as they could be read once more.
     """
-    found = [size for size in (_system(), *_containers()) if size is not None]
+    system = _system()
+    # Windows does not count what a process has mapped and used as available.
+    beside = 0 if sys.platform == "win32" else mapped
+    found = [] if system is None else [system - beside]
+    found += _containers(mapped=mapped)
     return max(0, min(found)) if found else None
 
 
@@ -274,7 +296,9 @@ def _windows() -> int | None:
 
 
 def _containers(
-    cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+    cgroup: Path = Path("/proc/self/cgroup"),
+    root: Path = Path("/sys/fs/cgroup"),
+    mapped: int = 0,
 ) -> Iterator[int]:
     """Bytes that each limit above this process leaves, of both versions of cgroups."""
     try:
@@ -284,14 +308,14 @@ def _containers(
     for line in lines:
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if not controllers:
-            yield from _limits(root, path, "memory.max", "memory.current", "")
+            yield from _limits(root, path, "memory.max", "memory.current", "", mapped)
         elif "memory" in controllers.split(","):
             names = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            yield from _limits(root / "memory", path, *names, "total_")
+            yield from _limits(root / "memory", path, *names, "total_", mapped)
 
 
 def _limits(
-    root: Path, path: str, limit: str, usage: str, prefix: str
+    root: Path, path: str, limit: str, usage: str, prefix: str, mapped: int
 ) -> Iterator[int]:
     """What the limits of one version leave.
 
@@ -306,19 +330,24 @@ def _limits(
         except (OSError, ValueError):  # none here, or "max"
             continue
         if most < _NO_LIMIT:
-            yield most - used + _reclaimable(folder, prefix)
+            yield most - used + _reclaimable(folder, prefix, mapped)
 
 
-def _reclaimable(folder: Path, prefix: str) -> int:
-    """Bytes of files that count as used and would be dropped at need."""
+def _reclaimable(folder: Path, prefix: str, mapped: int) -> int:
+    """Bytes of files that count as used and would be dropped at need.
+
+    Mapped files that stay are among the active ones as far as these go.
+    """
+    found = {prefix + "inactive_file": 0, prefix + "active_file": 0}
     try:
         for line in (folder / "memory.stat").read_text().splitlines():
             name, _, value = line.partition(" ")
-            if name == prefix + "inactive_file":
-                return int(value)
+            if name in found:
+                found[name] = int(value)
     except (OSError, ValueError):
-        pass
-    return 0
+        return 0
+    inactive, active = found.values()
+    return max(0, inactive - max(0, mapped - active))
 
 
 def _gib(size: int) -> str:
@@ -331,32 +360,56 @@ class Budget:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._claims: dict[object, int] = {}  # of loads under way, bytes
+        self._held: dict[object, Estimate] = {}  # of models in memory
 
     def fits(self, made: Estimate) -> bool:
         """Whether a model may be loaded."""
-        left = self._left()
+        left = self._left(made)
         return left is None or made.certain <= left
 
-    def claim(self, owner: object, made: Estimate) -> bool:
-        """Set memory aside for a load; False when there is too little."""
-        if not self.fits(made):
+    def claim(
+        self, owner: object, made: Estimate, without: Iterable[object] = ()
+    ) -> bool:
+        """Set memory aside for a load, once more if it has been; False for too little.
+
+        Args:
+            without: Owners in memory that will be gone before.
+        """
+        before = self._claims.pop(owner, None)
+        left = self._left(made, without)
+        if left is not None and made.certain > left:
+            if before is not None:
+                self._claims[owner] = before
             return False
         self._claims[owner] = made.certain
         return True
 
+    def keep(self, owner: object, made: Estimate) -> None:
+        """A model is in memory: its mapped files count until it is freed."""
+        self._held[owner] = made
+
     def free(self, owner: object) -> None:
-        """The load has ended: what it took shows elsewhere. Safe to repeat."""
+        """A load has ended, and what it took shows elsewhere; or a model is gone.
+
+        Safe to repeat.
+        """
         self._claims.pop(owner, None)
+        self._held.pop(owner, None)
 
     def refusal(
-        self, file: ModelFile, settings: LoadSettings, made: Estimate
+        self,
+        file: ModelFile,
+        settings: LoadSettings,
+        made: Estimate,
+        without: Iterable[object] = (),
     ) -> NotEnoughMemory:
         """Why a model is not loaded, and what of it would be.
 
         Args:
             made: Its estimate, which is too much.
+            without: As for `claim`.
         """
-        left = max(0, self._left() or 0)
+        left = max(0, self._left(made, without) or 0)
 
         def fits(changed: LoadSettings) -> bool:
             return estimate(file, changed).certain <= left
@@ -377,7 +430,22 @@ class Budget:
             file.key, made.certain, left, longest, is_smaller and fits(small)
         )
 
-    def _left(self) -> int | None:
-        """Bytes that there are; None for as many as it likes."""
-        left = self._policy.available() if self._policy.guard else None
-        return None if left is None else left - sum(self._claims.values())
+    def _left(self, made: Estimate, without: Iterable[object] = ()) -> int | None:
+        """Bytes that there are for a model; None for as many as it likes.
+
+        Models share the pages of a file: those it has itself are not counted twice.
+        """
+        if not self._policy.guard:
+            return None
+        leaving = [self._held[one] for one in without if one in self._held]
+        gone = {id(one) for one in leaving}
+        staying: dict[Path, int] = {}
+        for held in self._held.values():
+            if id(held) not in gone:
+                staying.update(held.mapped)
+        mapped = sum(staying[path] for path in staying.keys() - made.mapped.keys())
+        left = self._policy.available(mapped)
+        if left is None:
+            return None
+        freed = sum(max(0, e.certain - sum(e.mapped.values())) for e in leaving)
+        return left + freed - sum(self._claims.values())

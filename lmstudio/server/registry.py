@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import ChainMap
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import attrs
 
 from ..wire.common import ModelQuery, ModelSpecifier
-from .engine import BadRequest, Engine, EngineError, ModelFile
+from .engine import BadRequest, Engine, EngineError, LoadSettings, ModelFile
 from .failures import Failure, domain_of, instance_gone, no_match, wrong_domain
 from .instances import Instance, Load, Use, Wanted
 from .loading import draft_key, load_settings
@@ -43,6 +43,19 @@ class Models(Protocol):
 
 def _none(_: ModelFile) -> Sequence[str]:
     return ()
+
+
+@attrs.frozen
+class Ready:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        made: What it would take.
+        tokens: Its control tokens.
+    """
+
+    made: Estimate
+    tokens: Sequence[str]
 
 
 class Registry:
@@ -142,7 +155,7 @@ class Registry:
         else:
             _check_free(identifier, self._taken)  # the disk was read meanwhile
         load = Load(file, candidates, identifier, wanted.owner)
-        self._begin(load, wanted, draft)
+        self._begin(load, wanted, load_settings(file, wanted.config, draft))
         return load
 
     async def get_or_load(
@@ -154,29 +167,36 @@ class Registry:
         the policy has it stay.
 
         Raises:
-            EngineError: As `load`.
+            EngineError: As `load`; or the file is broken, or too large even for the
+                memory that the others leave.
         """
         instance = self._instances.get(name)
         if instance is not None and instance.domain == domain:
             return instance
         file, candidates = await self._resolve(name, domain)
         draft = await _draft(self.models, file, wanted)
-        fits = [
-            i for i in self.loaded(domain) if i.file.relative_path == file.relative_path
-        ]
-        if fits:
-            return max(fits, key=lambda instance: instance.order)
-        load = self._shared.get(file.relative_path)
-        if load is not None:
-            load.followers += 1
-            return load
+        found = _there(file, self.loaded(domain), self._shared)
+        if found is not None:
+            return found
+        settings = load_settings(file, wanted.config, draft)
+        ready = await _prepare(file, settings, self._control_tokens_of)
+        found = _there(
+            file, self.loaded(domain), self._shared
+        )  # others may have asked meanwhile
+        if found is not None:
+            return found
         load = Load(file, candidates, _free(file.key, self._taken))
-        load.evicted = [
+        leaving = [
             other
             for other in self._instances.values()
             if self._policy.auto_evict and other.on_demand and not other.uses
         ]
-        self._begin(load, attrs.evolve(wanted, on_demand=True), draft)
+        # Nothing is unloaded for a model that can't be loaded all the same.
+        if not self.budget.claim(load, ready.made, leaving):
+            refusal = self.budget.refusal
+            raise await asyncio.to_thread(refusal, file, settings, ready.made, leaving)
+        load.evicted = leaving
+        self._begin(load, attrs.evolve(wanted, on_demand=True), settings, ready)
         self._shared[file.relative_path] = load
         return load
 
@@ -262,8 +282,13 @@ class Registry:
             file = fits[0]
         return file, fits if len(fits) > 1 else []
 
-    def _begin(self, load: Load, wanted: Wanted, draft: ModelFile | None) -> None:
-        settings = load_settings(load.file, wanted.config, draft)
+    def _begin(
+        self,
+        load: Load,
+        wanted: Wanted,
+        settings: LoadSettings,
+        prepared: Ready | None = None,
+    ) -> None:
         leaving = [self._tasks.spawn(self._remove(i)) for i in load.evicted]
         for other in load.evicted:
             log.info("unloading %s to make room", other.identifier)
@@ -271,20 +296,22 @@ class Registry:
 
         async def run() -> Instance:
             await asyncio.gather(*leaving)
-            made = await asyncio.to_thread(estimate, load.file, settings)
+            read = self._control_tokens_of
+            ready = prepared or await _prepare(load.file, settings, read)
+            made = ready.made
             if not self.budget.claim(load, made):
                 refusal = self.budget.refusal
                 raise await asyncio.to_thread(refusal, load.file, settings, made)
-            tokens = await asyncio.to_thread(self._control_tokens_of, load.file)
             model = await self.engine.load(load.file, settings, load.report)
             if self._loads.get(load.identifier) is not load:
                 await model.unload()  # quicker than the cancel; the name is another's
                 raise asyncio.CancelledError
             load.report(1.0)
             instance = Instance(
-                wanted, load.identifier, load.file, model, tokens, settings
+                wanted, load.identifier, load.file, model, ready.tokens, settings
             )
             self._instances[load.identifier] = instance
+            self.budget.keep(instance, made)
             model.on_exit(lambda: self._gone(instance))
             self._arm(instance)
             log.info("loaded %s", load.identifier)
@@ -328,6 +355,7 @@ class Registry:
     def _forget(self, instance: Instance) -> None:
         if instance.timer is not None:
             instance.timer.cancel()
+        self.budget.free(instance)
         if self._instances.get(instance.identifier) is instance:
             del self._instances[instance.identifier]
 
@@ -354,6 +382,34 @@ async def _draft(models: Models, file: ModelFile, wanted: Wanted) -> ModelFile |
     if draft.is_embedding:
         raise wrong_domain(draft, "llm")
     return draft
+
+
+def _there(
+    file: ModelFile, loaded: Sequence[Instance], shared: Mapping[str, Load]
+) -> Instance | Load | None:
+    """A file in memory, or a load of it that can be joined, which it then is."""
+    path = file.relative_path
+    fits = [instance for instance in loaded if instance.file.relative_path == path]
+    if fits:
+        return max(fits, key=lambda instance: instance.order)
+    load = shared.get(path)
+    if load is not None:
+        load.followers += 1
+    return load
+
+
+async def _prepare(
+    file: ModelFile,
+    settings: LoadSettings,
+    control_tokens_of: Callable[[ModelFile], Sequence[str]],
+) -> Ready:
+    """Read a file's head.
+
+    Raises:
+        EngineError: It is broken.
+    """
+    made = await asyncio.to_thread(estimate, file, settings)
+    return Ready(made, await asyncio.to_thread(control_tokens_of, file))
 
 
 def _check_free(identifier: str, taken: Container[str]) -> None:

@@ -112,6 +112,7 @@ class Twins:
         finally:
             budget.free(claim)
         key = instance.reference, draft.relative_path
+        budget.keep(key, made)
         model.on_exit(lambda: self._drop(key))
         log.info("loaded %s again, with %s to draft", instance.identifier, draft.key)
         return model
@@ -121,6 +122,7 @@ class Twins:
         twin = self._twins.pop(key, None)
         if twin is None:
             return
+        self._registry.budget.free(key)
         if twin.timer is not None:
             twin.timer.cancel()
         if not twin.task.done():

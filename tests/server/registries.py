@@ -31,8 +31,11 @@ class Bench:
         self.available = None
         keys = ("a", "b", "text-embed")
         models = ScriptedModels([scripted_model(key) for key in keys])
-        policy = Policy(available=lambda: self.available, **policy)
+        policy = Policy(available=self._left, **policy)
         self.registry = Registry(models, self.engine, policy=policy)
+
+    def _left(self, mapped):
+        return None if self.available is None else self.available - mapped
 
     async def load(self, key, identifier=None, domain="llm", **wanted):
         load = await self.registry.load(key, domain, Wanted(**wanted), identifier)

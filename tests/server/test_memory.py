@@ -152,7 +152,11 @@ def test_has_gpu(tmp_path, monkeypatch):
 
 def budget(left: int | None, **policy: bool) -> Budget:
     """A budget of a machine with so many bytes."""
-    return Budget(Policy(available=lambda: left, **policy))
+    return Budget(
+        Policy(
+            available=lambda mapped: None if left is None else left - mapped, **policy
+        )
+    )
 
 
 def test_fits():
@@ -276,12 +280,12 @@ def test_cgroups_of_a_container(tmp_path):
 def test_available(monkeypatch):
     """The least that anyone leaves is what there is."""
     monkeypatch.setattr(memory, "_system", lambda: 1000)
-    monkeypatch.setattr(memory, "_containers", lambda: iter([700, 800]))
+    monkeypatch.setattr(memory, "_containers", lambda mapped: iter([700, 800]))
     assert 700 == memory.available()
-    monkeypatch.setattr(memory, "_containers", lambda: iter([-5]))
+    monkeypatch.setattr(memory, "_containers", lambda mapped: iter([-5]))
     assert 0 == memory.available()
     monkeypatch.setattr(memory, "_system", lambda: None)
-    monkeypatch.setattr(memory, "_containers", lambda: iter([]))
+    monkeypatch.setattr(memory, "_containers", lambda mapped: iter([]))
     assert memory.available() is None
 
 
@@ -290,3 +294,72 @@ def test_of_this_machine():
     found = memory.available()
     assert found is not None
     assert 0 < found < 2**50
+
+
+def held(left: int) -> Budget:
+    """A budget with a model in memory: 100 bytes of one file, 20 of a cache."""
+    made = Estimate(
+        weights=100, cache=20, work=0, is_sure=True, mapped={Path("a"): 100}
+    )
+    both = budget(left)
+    both.keep("one", made)
+    return both
+
+
+def test_mapped_weights_count():
+    """The system calls them available; they are not until the model is gone."""
+    other = Estimate(weights=60, cache=0, work=0, is_sure=True, mapped={Path("b"): 60})
+    both = held(150)
+    assert not both.fits(other)
+    both.free("one")
+    assert both.fits(other)
+
+
+def test_a_file_that_is_mapped_twice_counts_once():
+    """Two models of one file share its pages."""
+    same = Estimate(weights=100, cache=9, work=0, is_sure=True, mapped={Path("a"): 100})
+    both = held(109)
+    assert both.claim("two", same)
+    both.free("two")
+    both.keep("two", same)
+    both.free("one")
+    assert not both.fits(Estimate(weights=10, cache=0, work=0, is_sure=True))
+
+
+def test_what_leaves_makes_room():
+    """A claim counts what others leave; of their mapped files nothing was taken."""
+    large = Estimate(weights=165, cache=0, work=0, is_sure=True, mapped={})
+    both = held(150)
+    assert both.claim("two", large, ["one"]) is True  # 150 and the cache of 20
+    assert not both.claim("two", large)
+    assert not both.claim("three", large, ["one", "nobody"])
+
+
+def test_mapped_files(tmp_path, monkeypatch):
+    """Files are mapped unless they are read, locked, or on a GPU."""
+    file = model(tmp_path)
+    assert {file.path: 100 * MIB} == estimate(file, LoadSettings()).mapped
+    for option in ({"mmap": False}, {"lock_memory": True}, {"direct_io": True}):
+        assert {} == estimate(file, LoadSettings(**option)).mapped
+    monkeypatch.setattr(memory, "has_gpu", lambda: True)
+    assert {} == estimate(file, LoadSettings()).mapped
+
+
+def test_mapped_files_of_a_container(tmp_path):
+    """Of its active files nothing was thought available; of the others it was."""
+    stat = "inactive_file 150\nactive_file 50"
+    cgroups(
+        tmp_path,
+        "0::/\n",
+        {"memory.max": "1000", "memory.current": "700", "memory.stat": stat},
+    )
+    folders = tmp_path / "cgroup", tmp_path / "root"
+    found = [next(memory._containers(*folders, mapped=m)) for m in (0, 50, 90, 999)]
+    assert [450, 450, 410, 300] == found
+
+
+def test_available_beside_mapped_files(monkeypatch):
+    """What the system has left is told without them."""
+    monkeypatch.setattr(memory, "_system", lambda: 1000)
+    monkeypatch.setattr(memory, "_containers", lambda mapped: iter([]))
+    assert 700 == memory.available(300)

@@ -6,10 +6,11 @@ from contextlib import aclosing
 
 import pytest
 
-from lmstudio.server.engine import BadRequest
+from lmstudio.server import registry
+from lmstudio.server.engine import BadRequest, EngineError
 from lmstudio.server.instances import Wanted
 from lmstudio.server.lookup import ModelNotOnDisk
-from lmstudio.server.memory import NotEnoughMemory
+from lmstudio.server.memory import Estimate, NotEnoughMemory
 from lmstudio.testing.script import Await
 from lmstudio.wire.common import KVConfig, KVField
 from server.registries import on_a_bench
@@ -107,3 +108,57 @@ async def test_estimates(bench):
     with pytest.raises(ModelNotOnDisk):
         await bench.registry.estimate("c", "llm", Wanted())
     assert [] == bench.names()
+
+
+@on_a_bench
+async def test_what_can_not_fit_evicts_nothing(bench):
+    """A model that is too large even for what others leave unloads none of them."""
+    bench.available = 1_000_000
+    await bench.get("a")
+    bench.available = 900_000 - 1_000_000  # what is left once it is loaded
+    with pytest.raises(NotEnoughMemory):
+        await bench.get("b")
+    assert ["a"] == bench.names()
+
+
+@on_a_bench
+async def test_what_leaves_counts_as_free(bench):
+    """A model that fits once the others are gone is loaded in their place."""
+    bench.available = 1_000_000
+    first = await bench.get("a")
+    bench.available = 0
+    first.model.on_exit(lambda: setattr(bench, "available", 1_000_000))
+    await bench.get("b")
+    assert ["b"] == bench.names()
+
+
+@on_a_bench
+async def test_a_broken_file_evicts_nothing(bench, monkeypatch):
+    """A file that can't be read fails before anything is unloaded."""
+
+    def broken(file):
+        raise EngineError(f"{file.key} is broken")
+
+    await bench.get("a")
+    monkeypatch.setattr(bench.registry, "_control_tokens_of", broken)
+    with pytest.raises(EngineError, match="b is broken"):
+        await bench.get("b")
+    assert ["a"] == bench.names()
+
+
+@on_a_bench
+async def test_models_in_memory_count(bench, monkeypatch):
+    """The mapped weights of what is loaded are taken, until it is unloaded."""
+
+    def mapped(file, _):
+        return Estimate(
+            weights=10, cache=0, work=0, is_sure=True, mapped={file.path: 10}
+        )
+
+    monkeypatch.setattr(registry, "estimate", mapped)
+    bench.available = 15
+    await bench.load("a")
+    with pytest.raises(NotEnoughMemory):
+        await bench.load("b")
+    await bench.registry.unload("a", "llm")
+    await bench.load("b")
