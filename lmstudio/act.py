@@ -7,8 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
-from .actresult import ActResult, Event, RoundFragment
+from .actresult import (
+    ActResult,
+    EndedBy,
+    Event,
+    PredictionRoundResult,
+    RoundFragment,
+)
 from .arguments import checked_seconds
 from .errors import LMStudioError, LMStudioRuntimeError, LMStudioTimeoutError
 from .mailbox import SLICE
@@ -46,6 +53,30 @@ class _Answer:
     def total_time_seconds(self) -> float:
         """Wait for the end; how long it took."""
         return self.result().total_time_seconds
+
+    @property
+    def text(self) -> str:
+        """The same as `content`."""
+        return self.content
+
+    @property
+    def predictions(self) -> Sequence[PredictionRoundResult]:
+        """Wait for the end; the result of each round."""
+        return self.result().predictions
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Wait for the end; see `ActResult`."""
+        return self.result().is_cancelled
+
+    @property
+    def ended_by(self) -> EndedBy:
+        """Wait for the end; see `ActResult`."""
+        return self.result().ended_by
+
+    def to_dict(self) -> dict[str, Any]:
+        """Wait for the end; the run as JSON has it."""
+        return self.result().to_dict()
 
     def __str__(self) -> str:
         return self.content

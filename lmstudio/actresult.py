@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 
@@ -11,6 +11,9 @@ from .html import cut
 from .result import Fragment, PredictionResult
 from .toolcalls import ToolCall
 from .wire.llm import Message, PredictionStats
+
+#: Why a run is over.
+EndedBy = Literal["answer", "limit", "cancel"]
 
 
 class RoundFragment(Fragment):
@@ -71,6 +74,9 @@ class ActResult:
             of the tools.
         calls: Every call of a tool, with its answer.
         is_cancelled: Whether it was stopped before the model had no more to ask for.
+        ended_by: ``"answer"``: the model had no more to ask for; ``"limit"``: the last
+            round was the last of `max_prediction_rounds`, in which it was offered no
+            tools; ``"cancel"``.
         total_time_seconds: How long it took.
     """
 
@@ -79,6 +85,7 @@ class ActResult:
     calls: Sequence[ToolCall]
     is_cancelled: bool
     total_time_seconds: float
+    ended_by: EndedBy = "answer"
 
     @property
     def rounds(self) -> int:
@@ -109,6 +116,7 @@ class ActResult:
             "content": self.content,
             "rounds": self.rounds,
             "is_cancelled": self.is_cancelled,
+            "ended_by": self.ended_by,
             "total_time_seconds": self.total_time_seconds,
             "predictions": [result.to_dict() for result in self.predictions],
             "messages": [message.to_dict() for message in self.messages],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from .arguments import checked_name, checked_text
+from .arguments import checked_text
 from .docstrings import parsed
 from .errors import LMStudioToolError, LMStudioTypeError, LMStudioValueError, shown
 from .signatures import (
@@ -24,6 +25,8 @@ from .signatures import (
 )
 from .structured import checked_schema
 
+#: Names of tools that every server and template takes.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _EMPTY = inspect.Parameter.empty
 _RIGHT = (
     "a tool is a function with type hints, a ToolFunctionDef, or"
@@ -34,12 +37,16 @@ _RIGHT = (
 _KEPT = ("type", "properties", "required", "additionalProperties", "$defs")
 
 
+def _or_empty(text: str | None) -> str:
+    return "" if text is None else text
+
+
 @attrs.frozen(kw_only=True)
 class ToolFunctionDef:
     """A tool in all its parts, for what a plain function can't say.
 
     Attributes:
-        name: What the model calls it.
+        name: What the model calls it: 1 to 64 letters of ASCII, digits, _ and -.
         description: What it is for; the model reads it.
         parameters: Names and types, or a JSON schema of an object. In place of a type
             there may be ``{"type": int, "default": 1, "description": "..."}``; what has
@@ -49,7 +56,7 @@ class ToolFunctionDef:
     """
 
     name: str
-    description: str = ""
+    description: str = attrs.field(default="", converter=_or_empty)
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
     implementation: Callable[..., Any] | None = None
 
@@ -75,7 +82,7 @@ class ToolFunctionDef:
         """
         if not callable(f):
             raise LMStudioTypeError(f"{shown(f)} is no tool; {_RIGHT}")
-        name = name_of(f) if name is None else checked_name(name, "the name of a tool")
+        name = _checked_name(name_of(f) if name is None else name)
         if description is not None:
             checked_text(description, f"the description of tool {name}")
         check_sync(f, name)
@@ -117,10 +124,10 @@ class Tool:
     """
 
     def __init__(self, given: ToolFunctionDef) -> None:
-        self.name = checked_name(given.name, "the name of a tool")
+        self.name = _checked_name(given.name)
         self.implementation = given.implementation
         description = checked_text(
-            "" if given.description is None else given.description,
+            given.description,
             f"the description of tool {self.name}",
         )
         self._read: Callable[[Any], Any] | None = None
@@ -163,7 +170,8 @@ class Tool:
         self._read = shape.read
         schema = {key: shape.schema[key] for key in _KEPT if key in shape.schema}
         properties = schema.setdefault("properties", {})
-        for name, _, default in fields:
+        for name, hint, default in fields:
+            self._check_default(name, hint, default)
             if (plain := _as_json(default)) is not _EMPTY:
                 properties[name] = {**properties[name], "default": plain}
         return {**schema, "additionalProperties": False}
@@ -187,6 +195,24 @@ class Tool:
             parts = (inner, description, *said)  # what the hint says counts more
             hint = make[parts]
         return name, hint, given.get("default", _EMPTY)
+
+    def _check_default(self, name: str, hint: Any, default: Any) -> None:
+        """Refuse a default that its own hint does not allow; None always is."""
+        if default is _EMPTY or default is None or type(default) is hint:
+            return
+        plain = _as_json(default)
+        if plain is _EMPTY:  # JSON can't tell
+            is_right = _is_instance(default, hint, otherwise=True)
+        else:
+            is_right = _fits(plain, hint) or _is_instance(
+                default, hint, otherwise=False
+            )
+        if not is_right:
+            plain_name = None if typing.get_args(hint) else hint.__name__
+            raise LMStudioTypeError(
+                f"the default of parameter {name} of tool {self.name} is"
+                f" {shown(default)}, which does not fit its type {plain_name or hint}"
+            )
 
     def _check_implementation(self, implementation: Callable[..., Any]) -> None:
         if not callable(implementation):
@@ -359,6 +385,41 @@ def _refuse(options: Mapping[str, Any], names: Iterable[str], why: str) -> None:
     for name in names:
         if options.get(name) is not None:
             raise LMStudioValueError(f"{shown(name)} is no option here: {why}")
+
+
+def _checked_name(name: object) -> str:
+    text = checked_text(name, "the name of a tool")
+    if not _NAME.fullmatch(text):
+        raise LMStudioValueError(
+            "the name of a tool must be 1 to 64 letters (a to z), digits, _ and -, not"
+            f" {shown(text)}; ToolFunctionDef.from_callable(f, name=...) gives another"
+        )
+    return text
+
+
+def _is_instance(value: object, hint: Any, *, otherwise: bool) -> bool:
+    """Whether a value is of a class; `otherwise` for a hint that is none."""
+    try:
+        return isinstance(value, hint)
+    except TypeError:  # such as Any and list[int]
+        return otherwise
+
+
+def _fits(plain: Any, hint: Any) -> bool:
+    """Whether a value, as JSON has it, is what a hint asks for."""
+    import jsonschema
+
+    from .schema import shape_of
+
+    shape = shape_of(hint)
+    validator = jsonschema.Draft202012Validator(shape.schema)
+    try:
+        if not validator.is_valid(plain):
+            return False
+        shape.read(plain)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _as_json(value: Any) -> Any:

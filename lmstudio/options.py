@@ -10,7 +10,7 @@ from .errors import LMStudioTypeError, LMStudioValueError, shown
 from .nearest import Asked
 from .structured import Parse, to_setting
 from .wire.common import KVConfig, KVField, KVLayer, KVStack
-from .wire.config import EMBEDDING_LOAD, LOAD, PREDICTION, Table
+from .wire.config import EMBEDDING_LOAD, LOAD, PREDICTION, RAW, Table
 from .wire.model import camel
 
 #: Explicit placement or context: the server must not choose by itself then.
@@ -283,6 +283,7 @@ class PredictionSettings:
                     f"{name!r} is an option of complete(); in respond() put a message"
                     " of the role system first"
                 )
+        _check_choice(options)
         prefix = _text(options, "input_prefix", "inputPrefix")
         suffix = _text(options, "input_suffix", "inputSuffix")
         if prefix is not None or suffix is not None:
@@ -293,6 +294,19 @@ class PredictionSettings:
                 )
             options.pop("promptTemplate", None)
             options["prompt_template"] = _affix_template(prefix or "", suffix or "")
+
+
+def _check_choice(options: Mapping[str, Any]) -> None:
+    """A model can't be made to call a tool when there is none."""
+    choice = options.get("tool_choice", options.get("toolChoice"))
+    mode = choice.get("mode") if isinstance(choice, Mapping) else choice
+    tools = options.get("raw_tools", options.get("rawTools"))
+    offered = tools.get("tools") if isinstance(tools, Mapping) else tools
+    if mode == "required" and not offered and options.get(RAW) is None:
+        raise LMStudioValueError(
+            "tool_choice='required' makes the model call a tool, and there is none;"
+            " give tools=[...]"
+        )
 
 
 def _text(options: dict[str, Any], *names: str) -> str | None:

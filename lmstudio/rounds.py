@@ -29,6 +29,7 @@ from .prediction import Prediction
 from .result import Fragment
 from .toolcalls import (
     MOST_AT_ONCE,
+    STOPPED,
     Caller,
     ToolCall,
     assistant_message,
@@ -263,6 +264,7 @@ class Rounds:
             handle_invalid=rules.handle_invalid_tool_request,
             at_once=rules.max_parallel_tool_calls or MOST_AT_ONCE,
             is_stopping=lambda: is_last or self._is_stopping(),
+            why_not=lambda: _why_not(rules, is_last and not self.is_stopped),
             check_time=self._check_time,
         )
         round_.answers = caller.answers(result.tool_calls, round_.index)
@@ -294,7 +296,9 @@ class Rounds:
             return []
         round_.is_recorded = True
         for request in result.tool_calls[len(calls) :]:
-            calls.append(not_called(request, round_.index))
+            is_last = self._is_last(round_.index) and not self.is_stopped
+            why = _why_not(self._rules, is_last)
+            calls.append(not_called(request, round_.index, why))
             self.calls.append(calls[-1])
         if not (result.content or calls) and self.is_stopped:
             return []  # it had not said anything yet
@@ -330,11 +334,13 @@ class Rounds:
 
     def _finished(self) -> ActResult:
         self._record(self._round)
+        is_last = self._is_last(self._round.index)
         return ActResult(
             predictions=tuple(self._predictions),
             messages=tuple(self.messages),
             calls=tuple(self.calls),
             is_cancelled=self.is_stopped,
+            ended_by="cancel" if self.is_stopped else "limit" if is_last else "answer",
             total_time_seconds=time.monotonic() - self._started,
         )
 
@@ -366,3 +372,12 @@ def _with_index(
     progress: Callable[[float, int], object], index: int, share: float
 ) -> None:
     progress(share, index)
+
+
+def _why_not(rules: Rules, is_last: bool) -> str:
+    """What the model is told of a call that is not made any more."""
+    if not is_last:
+        return STOPPED
+    limit = rules.max_prediction_rounds
+    rounds = f"{limit} round{'' if limit == 1 else 's'}"
+    return f"not called: the limit of {rounds} was reached"

@@ -14,10 +14,16 @@ from typing import Any
 
 import attrs
 
-from .errors import LMStudioToolError, LMStudioTypeError, shown
+from .errors import (
+    LMStudioToolError,
+    LMStudioTypeError,
+    LMStudioValueError,
+    shown,
+)
 from .functions import Tool
 from .html import cut
 from .mailbox import SLICE
+from .wire.checks import encodable
 from .wire.llm import Message, Part, ToolCallRequest
 
 log = logging.getLogger("lmstudio.act")
@@ -25,7 +31,7 @@ log = logging.getLogger("lmstudio.act")
 #: Tools that run at once when there is no limit.
 MOST_AT_ONCE = 32
 
-_STOPPED = "not called: the run was stopped"
+STOPPED = "not called: the run was stopped"
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +43,7 @@ class ToolCall:
         round_index: The round, counted from 0.
         arguments: What the function was called with; None when it was not called.
         value: What it returned; None when it did not.
-        error: Why there is no value, or None.
+        error: Why the model has no value, or None.
         content: What the model is told: JSON text of the value, or of an explanation.
         seconds: How long the function took.
     """
@@ -95,7 +101,6 @@ class _Job:
         started = time.perf_counter()
         try:
             self.value = self.tool.call(self.arguments)
-            self.content = to_json(self.value)
         except Exception as exc:  # the user's function may raise anything
             self.error = LMStudioToolError(
                 self.request.name, f"it raised {type(exc).__name__}: {exc}"
@@ -103,7 +108,16 @@ class _Job:
             self.error.__cause__ = exc
         except BaseException as exc:  # to be raised where the run is waited for
             self.passed_on = exc
+        else:
+            self._put_into_json()
         self.seconds = time.perf_counter() - started
+
+    def _put_into_json(self) -> None:
+        try:
+            self.content = to_json(self.value)
+        except Exception as exc:  # also what attributes of the user's object raise
+            self.error = LMStudioToolError(self.request.name, f"it returned {exc}")
+            self.error.__cause__ = exc
 
 
 @attrs.frozen(kw_only=True)
@@ -117,6 +131,7 @@ class Caller:
         at_once: How many tools may run at the same time. With 1 they run in the
             thread that asks for the answers, else in threads of their own.
         is_stopping: When it becomes true no further tool is called.
+        why_not: What the model is told of a call that is not made any more.
         check_time: Raises when the time of the run is over.
     """
 
@@ -125,6 +140,7 @@ class Caller:
     handle_invalid: Callable[[LMStudioToolError, ToolCallRequest], str | None] | None
     at_once: int
     is_stopping: Callable[[], bool]
+    why_not: Callable[[], str] = lambda: STOPPED
     check_time: Callable[[], None]
 
     def answers(
@@ -227,18 +243,18 @@ class Caller:
         if job.passed_on is not None:
             raise job.passed_on
         if job.error is None and not job.is_called:
-            return not_called(job.request, round_index)
+            return not_called(job.request, round_index, self.why_not())
         content = job.content
         if job.error is not None:
             told = job.told
             if told is None:
                 told = self._explanation(job.error, job.request, job.is_called)
-            content = to_json(told)
+            content = _said(told)
         return ToolCall(
             request=job.request,
             round_index=round_index,
             arguments=job.arguments if job.is_called else None,
-            value=job.value if job.error is None else None,
+            value=job.value,
             error=job.error,
             content=content,
             seconds=job.seconds,
@@ -261,13 +277,15 @@ class Caller:
         return str(error) if told is None else told
 
 
-def not_called(request: ToolCallRequest, round_index: int) -> ToolCall:
+def not_called(
+    request: ToolCallRequest, round_index: int, why: str = STOPPED
+) -> ToolCall:
     """The answer to a call that is not made any more: every request has one."""
     return ToolCall(
         request=request,
         round_index=round_index,
-        error=LMStudioToolError(request.name, _STOPPED),
-        content=to_json(_STOPPED),
+        error=LMStudioToolError(request.name, why),
+        content=_said(why),
     )
 
 
@@ -286,15 +304,36 @@ def tool_message(calls: Iterable[ToolCall]) -> Message:
     return Message(role="tool", content=results)
 
 
+def _said(text: str) -> str:
+    """JSON text of an explanation; half a surrogate pair in it can't travel."""
+    made = json.dumps(text, ensure_ascii=False)
+    return made.encode("utf-8", "replace").decode()
+
+
 def to_json(value: Any) -> str:
-    """JSON text of what a tool returned, whatever it is."""
+    """JSON text of what a tool returned.
+
+    Raises:
+        LMStudioValueError: It has no JSON form: it is, or holds, NaN, bytes that are no
+            text, half a surrogate pair, or an object that has no text either.
+    """
     try:
-        text = json.dumps(value, ensure_ascii=False, default=_plain)
-    except (TypeError, ValueError, RecursionError):  # keys that are no text, circles
-        text = json.dumps(_text(value), ensure_ascii=False)
-    return text.encode(
-        "utf-8", "replace"
-    ).decode()  # half a surrogate pair can't travel
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except LMStudioValueError as exc:
+        raise _no_json(value) from exc
+    except (TypeError, ValueError, RecursionError) as exc:
+        if "Out of range" in str(exc):  # NaN, or infinite
+            raise _no_json(value) from exc
+        text = json.dumps(_text(value), ensure_ascii=False)  # odd keys, circles
+    if not encodable(text):
+        raise _no_json(value)
+    return text
+
+
+def _no_json(value: Any) -> LMStudioValueError:
+    return LMStudioValueError(
+        f"{shown(value)}, which has no JSON form; return text, numbers, lists or dicts"
+    )
 
 
 def _text(value: Any) -> str:
@@ -317,7 +356,15 @@ def _plain(value: Any) -> Any:
         if callable(make := getattr(value, name, None)):
             return make()
     if isinstance(value, (bytes, bytearray)):
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError as exc:
+            raise _no_json(value) from exc
     if isinstance(value, Mapping):
         return dict(value)
-    return list(value) if isinstance(value, Iterable) else str(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    kind: Any = type(value)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        raise _no_json(value)
+    return str(value)

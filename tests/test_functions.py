@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import functools
 from typing import Annotated, Any, Literal, Optional, TypedDict
@@ -358,7 +359,10 @@ async def waits(a: int) -> int:
         ({"name": "x", "parameter": {}}, "{'name': 'x', 'parameter': {}} is no tool"),
         ({"type": "other", "name": "x"}, "{'type': 'other', 'name': 'x'} is no tool"),
         ({"type": "function"}, "{'type': 'function'} is no tool"),
-        ({"name": ""}, "the name of a tool must be 1 to 1024 characters"),
+        ({"name": ""}, "the name of a tool must be 1 to 64 letters (a to z), digits"),
+        ({"name": "a b!"}, "the name of a tool must be 1 to 64 letters (a to z), digi"),
+        ({"name": "x" * 65}, "the name of a tool must be 1 to 64 letters (a to z), di"),
+        ({"name": "größe"}, "the name of a tool must be 1 to 64 letters (a to z), dig"),
         ({"name": 3}, "the name of a tool must be text, not 3"),
         ({"name": "x", "description": 3}, "the description of tool x must be text"),
         ({"name": "x", "parameters": [1]}, "parameters of tool x must be a mapping"),
@@ -431,6 +435,57 @@ def test_defaults_that_are_no_json(default):
     assert {} == schema["properties"]["a"]
     assert [] == schema.get("required", [])
     assert 1 == tool.call(tool.arguments({}))
+
+
+@pytest.mark.parametrize(
+    ("hint", "default", "shown"),
+    [
+        (int, "x", "int"),
+        (int, 1.5, "int"),
+        (int, object(), "int"),
+        (Literal["a"], "b", "typing.Literal['a']"),
+        (list[int], ["a"], "list[int]"),
+        (int | None, "x", "int | None"),
+    ],
+)
+def test_defaults_that_do_not_fit(hint, default, shown):
+    """A default that its own hint refuses is an error before anything is sent."""
+    parameters = {"a": {"type": hint, "default": default}}
+    with pytest.raises(LMStudioTypeError) as caught:
+        only({"name": "x", "parameters": parameters})
+    said = str(caught.value)
+    assert said.startswith("the default of parameter a of tool x is ")
+    assert f"which does not fit its type {shown}" in said
+
+
+@pytest.mark.parametrize(
+    ("hint", "default"),
+    [
+        (int, None),
+        (float, 1),
+        (tuple[int, int], (1, 2)),
+        (set[int], {1}),
+        (Annotated[int, "a number"], 1),
+        (datetime.date, datetime.date(2026, 11, 22)),
+        (datetime.date, "2026-11-22"),
+        (int | None, 1),
+        (Any, object()),
+    ],
+)
+def test_defaults_that_fit(hint, default):
+    """Defaults fit as values, or as JSON has them; None stands for nothing."""
+    parameters = {"a": {"type": hint, "default": default}}
+    tool = only({"name": "x", "parameters": parameters})
+
+    assert {} == tool.arguments({})
+
+
+def test_a_description_may_be_none():
+    """None is the same as no description."""
+    made = ToolFunctionDef(name="x", description=None)
+
+    assert "" == made.description
+    assert "description" not in only(made).definition["function"]
 
 
 # --- options of respond and act

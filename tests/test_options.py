@@ -409,3 +409,22 @@ def test_two_structures():
     assert ("structured and response_format ask for the same thing; give one") == str(
         caught.value
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tool_choice": "required"},
+        {"toolChoice": {"type": "generic", "mode": "required"}, "raw_tools": []},
+        {"tool_choice": "required", "rawTools": {"type": "none"}},
+    ],
+)
+def test_a_call_is_required_and_there_is_no_tool(options):
+    """A model can't be made to call what there is not."""
+    with pytest.raises(LMStudioValueError, match="and there is none; give tools="):
+        PredictionSettings(options, is_completion=False)
+    tools = {"type": "toolArray", "tools": [{"type": "function", "function": {}}]}
+    assert PredictionSettings(
+        {"tool_choice": "required", "raw": {"llm.prediction.tools": tools}},
+        is_completion=False,
+    ).stack

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from acting import FOREVER, STOPPED, add, asks, history_of, options_of, sum_first
+from acting import FOREVER, add, asks, history_of, options_of, sum_first
 from lmstudio import (
     ActResult,
     Chat,
@@ -179,9 +179,27 @@ def test_the_last_round_has_no_tools(fake, model):
     assert {"type": "none"} == options_of(fake, 1)["llm.prediction.tools"]
     assert "llm.prediction.toolChoice" not in options_of(fake, 1)
     # A server that asks nevertheless is not obeyed, and the history stays whole.
-    assert ["3", STOPPED] == [call.content for call in result.calls]
+    reached = "not called: the limit of 2 rounds was reached"
+    assert ["3", f'"{reached}"'] == [call.content for call in result.calls]
+    assert f"tool add: {reached}" == str(result.calls[1].error)
     assert "tool" == result.messages[-1].role
     assert not result.is_cancelled
+    assert "limit" == result.ended_by == result.to_dict()["ended_by"]
+
+
+def test_how_it_ended(fake, model):
+    """A run tells whether the model had no more to ask for, or was cancelled."""
+    sum_first(fake)
+    run = model.act("?", [add], max_prediction_rounds=3)
+    assert ("answer", False) == (run.ended_by, run.is_cancelled)
+    result = run.result()
+    assert ("It is 3.", result.predictions) == (run.text, run.predictions)
+    assert result.to_dict() == run.to_dict()
+
+    fake.reply(["a", AWAIT_CANCEL])
+    with model.act("?", [add], wait=False) as stopped:
+        next(iter(stopped))
+    assert ("cancel", True) == (stopped.ended_by, stopped.is_cancelled)
 
 
 @pytest.mark.parametrize(

@@ -490,10 +490,46 @@ CIRCLE.append(CIRCLE)
         (Box, f'"{Box}"'),
         ({(1, 2): 3}, '"{(1, 2): 3}"'),
         (CIRCLE, '"[[...]]"'),
-        ("half \ud83d", '"half ?"'),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_results_of_any_type(value, expected):
-    """Whatever a tool returns has a text for the model, JSON if it can be."""
+    """What a tool returns is JSON for the model, or else a text that says it."""
     assert expected == to_json(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\x00\xff", "half \ud83d", [float("nan")], float("inf"), object(), [object()]],
+    ids=["bytes", "surrogate", "nan", "inf", "object", "inside"],
+)
+def test_results_without_json(value, caplog):
+    """What would be lost on the way is an error, told to the model and to the log."""
+
+    def give() -> object:
+        return value
+
+    handled = []
+
+    def handle(error, request):
+        handled.append((error, request))
+
+    [call] = caller(give, handle_invalid=handle).answers([request("give")], 0)
+
+    said = f"tool give: it returned {value!r}, which has no JSON form; return text,"
+    assert str(call.error).startswith(said)
+    assert str(call.error) == json.loads(call.content)
+    assert call.value is value
+    assert [(call.error, request("give"))] == handled
+    [record] = caplog.records
+    assert ("WARNING", "lmstudio.act") == (record.levelname, record.name)
+    assert record.getMessage().startswith(said)
+
+
+def test_an_explanation_may_hold_anything():
+    """Half a surrogate pair in what a guard or an error says doesn't stop the run."""
+    [call] = caller(add, guard=lambda _: "no \ud83d").answers(
+        [request("add", a=1, b=1)], 0
+    )
+
+    assert '"not allowed: no ?"' == call.content
