@@ -104,11 +104,27 @@ def log_file() -> Path:
     return paths.internal() / "server.log"
 
 
+def record() -> Path:
+    """What `start` has written down of its server; no other one writes there."""
+    from lmstudio import paths
+
+    return paths.internal() / "background-server.json"
+
+
+def started() -> Server | None:
+    """The server that `start` has started, which need not run any more."""
+    return _server_in(record())
+
+
 def written_down() -> Server | None:
-    """The server in the info file, which need not run any more."""
+    """The server that clients find by the info file; it need not run any more."""
+    return _server_in(None)
+
+
+def _server_in(file: Path | None) -> Server | None:
     from lmstudio.server import infofile, ports
 
-    info = infofile.read() or {}
+    info = infofile.read(file) or {}
     host, port, pid = info.get("host"), info.get("port"), info.get("pid")
     if not isinstance(port, int) or not 0 < port < 65536:
         return None
@@ -163,7 +179,8 @@ def start(
         Failure: It did not come up; it does not run any more.
     """
     options = arguments_of(port, bind, cors, token, flags)
-    arguments = [*options, "--log-file", str(log_file())]
+    files = ["--log-file", str(log_file()), "--record", str(record())]
+    arguments = [*options, *files]
     child = _spawn([*COMMAND, *arguments], token)
     try:
         found = processes.wait_for(
@@ -176,7 +193,7 @@ def start(
     if code is None and found:
         # It lives on by itself; Popen would complain that nobody waits for it.
         child.returncode = 0
-        server = written_down()
+        server = started()
         assert server is not None
         return server
     if code is None:
@@ -217,11 +234,13 @@ def stop(server: Server) -> bool:
 
 
 def forget(server: Server) -> None:
-    """Remove the info file of a server that is gone, unless another one wrote it."""
+    """Remove the files of a server that is gone, unless another one wrote them."""
     from lmstudio.server import infofile
 
     if written_down() == server:
         infofile.info_file().unlink(missing_ok=True)
+    if started() == server:
+        record().unlink(missing_ok=True)
 
 
 def _spawn(
@@ -276,7 +295,7 @@ def _environment() -> dict[str, str]:
 
 def _is_up(pid: int) -> bool:
     """Whether the server of this process has written itself down, and answers."""
-    server = written_down()
+    server = started()
     return server is not None and server.pid == pid and server.answers
 
 

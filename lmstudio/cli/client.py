@@ -55,11 +55,11 @@ def _own_server() -> tuple[str | None, str | None]:
 
     from . import background
 
-    known = background.written_down()
-    if known is None or not known.is_in_background:
-        return None, None
-    tokens = saved()
-    return known.address, tokens[0].text if tokens else None
+    for known in (background.started(), background.written_down()):
+        if known is not None and known.is_in_background:
+            tokens = saved()
+            return known.address, tokens[0].text if tokens else None
+    return None, None
 
 
 def spelled(host: str | None, port: int | None) -> str | None:

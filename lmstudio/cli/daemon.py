@@ -58,7 +58,7 @@ def down() -> None:
     Example:
       lms daemon down
     """
-    known = background.written_down()
+    known = background.started()
     if known is None or not known.is_in_background:
         if running_server() is not None:
             raise Failure("the server that runs is not one of `lms daemon up`", FAILED)
@@ -88,9 +88,10 @@ def status(as_json: bool, host: str | None, port: int | None) -> None:
         else:
             say("The server is not running")
         return
-    known = background.written_down()
-    is_ours = known is not None and address.endswith(f":{known.port}")
-    pid = known.pid if known is not None and is_ours else None
+    pid = None
+    for known in (background.written_down(), background.started()):
+        if known is not None and address.endswith(f":{known.port}"):
+            pid = known.pid
     if as_json:
         print_json(_state(address, pid))
     else:

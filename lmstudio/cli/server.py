@@ -114,7 +114,7 @@ def stop(as_json: bool) -> None:
     Example:
       lms server stop
     """
-    known = background.written_down()
+    known = background.started()
     if known is not None and known.is_in_background:
         by_itself = background.stop(known)
         if as_json:
@@ -123,8 +123,9 @@ def stop(as_json: bool) -> None:
         how = "Stopped" if by_itself else "Killed, as it did not end by itself,"
         say(f"{how} the server at {known.address}")
         return
-    if known is not None and not known.answers:
-        background.forget(known)  # it was killed, and could not do so itself
+    for gone in (known, background.written_down()):
+        if gone is not None and not gone.answers:
+            background.forget(gone)  # it was killed, and could not do so itself
     other = running_server()
     if other is not None:
         process = f" (process {other.pid})" if other.pid else ""
@@ -249,8 +250,9 @@ def _who_may_come(found: Server, token: str | bool | None) -> str:
 
 
 def running_server() -> Server | None:
-    """The server that was written down, or whatever greets on the usual port."""
-    for found in (background.written_down(), Server("127.0.0.1", PORT)):
+    """The server in the background, or another one that clients find."""
+    usual = Server("127.0.0.1", PORT)
+    for found in (background.started(), background.written_down(), usual):
         if found is not None and found.answers:
             return found
     return None
@@ -288,7 +290,7 @@ def _running(
     """
     from lmstudio.server import ports
 
-    known = background.written_down()
+    known = background.started()
     if known is not None and known.is_in_background:
         _check_options(known, port, bind, cors, flags)
         return known

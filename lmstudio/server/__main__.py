@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif is_open and server.tokens is None:
             logging.warning("everyone who reaches %s can use this server", server.url)
         try:
-            infofile.write(server.host, server.port, cors=options.cors)
+            infofile.write(
+                server.host, server.port, cors=options.cors, record=options.record
+            )
         except OSError as exc:
             logging.warning("programs that look for this server won't find it: %s", exc)
         print(f"serving on {server.url}", flush=True)
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             while not stop.wait(1.0):
                 pass
         finally:
-            infofile.remove()
+            infofile.remove(options.record)
             logging.info("ending")
     return ENDED
 
@@ -153,6 +155,8 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
         help="the file that standard output and standard error are: begin a new one"
         " when it is full",
     )
+    # What `lms server start` writes down of the server that it started.
+    parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--verbose", action="store_true", help="log every request")
 
 

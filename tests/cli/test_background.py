@@ -147,7 +147,7 @@ def test_ends_at_once(monkeypatch, home):
         f" Its log {log} ends with: "
     ) == caught.value.message.partition("no room")[0].partition("one")[0]
     given = ["--port", "4321", "--bind", "127.0.0.1", "--cors", "--log-file", str(log)]
-    words = str(given)
+    words = str([*given, "--record", str(background.record())])
     assert words in caught.value.message
 
 

@@ -35,7 +35,7 @@ def shell(home):
         return subprocess.run([*LMS, *words], capture_output=True, text=True, cwd=ROOT)
 
     yield run
-    known = background.written_down()
+    known = background.started()
     if known is not None and known.is_in_background:
         background.stop(known)
 
@@ -186,6 +186,41 @@ def test_foreground(shell, number):
         assert ("", None) == process.communicate(timeout=20)
 
     assert 0 == process.returncode
+    assert background.written_down() is None
+
+
+@pytest.mark.slow
+def test_a_foreground_server_beside_it(running, shell):
+    """It is neither stopped nor lost, whichever of the two ends first."""
+    words = [sys.executable, "-m", "lmstudio.server", "--port", "0"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout.readline().startswith("serving on ws://127.0.0.1:")
+        other = background.written_down()
+        assert (process.pid, running) == (other.pid, background.started())
+        said = json.loads(shell("server", "status", "--json").stdout)
+        assert running.pid == said["pid"]
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    assert running == background.written_down()  # clients find it again
+
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout.readline().startswith("serving on ws://127.0.0.1:")
+        assert 0 == shell("server", "stop").returncode
+        assert not processes.is_alive(running.pid)
+        assert (None, process.pid) == (
+            background.started(),
+            background.written_down().pid,
+        )
+        again = shell("server", "stop")
+        assert (1, "") == (again.returncode, again.stdout)
+        assert f"(process {process.pid})" in again.stderr
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
     assert background.written_down() is None
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 
 import pytest
 
 from lmstudio.server import infofile
+from lmstudio.testing import FakeServer
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +17,14 @@ def home(monkeypatch, tmp_path):
     """A home folder that is empty."""
     monkeypatch.setenv("LMSTUDIO_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def closed_port():
+    """A port on which nobody listens; it stays ours while the test runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def test_written_and_removed(home):
@@ -54,3 +64,43 @@ def test_a_folder_that_cannot_be_written(home):
     with pytest.raises(OSError):
         infofile.write("127.0.0.1", 1234, cors=True)
     assert [infofile.info_file()] == list(infofile.info_file().parent.iterdir())
+
+
+def other_server(port, **fields):
+    """Write an info file of another process."""
+    info = {"port": port, "host": "127.0.0.1", "pid": os.getpid() + 1, **fields}
+    infofile.info_file().parent.mkdir(exist_ok=True)
+    infofile.info_file().write_text(json.dumps(info))
+    return info
+
+
+def test_a_server_that_runs_comes_back():
+    """The file of a server that answers is there again when the next one has ended."""
+    with FakeServer() as first, FakeServer() as second:
+        info = other_server(second.port, before=other_server(first.port))
+        infofile.write("127.0.0.1", 1, cors=False)
+        assert (1, info) == (infofile.read()["port"], infofile.read()["before"])
+        second.close()
+        infofile.remove()
+        assert info["before"] == infofile.read()
+
+
+@pytest.mark.parametrize("before", [{"port": "x"}, [], {"port": 7, "host": 7}])
+def test_a_server_that_is_gone_does_not_come_back(closed_port, before):
+    """Neither does one that was on the same port, nor what can't be read."""
+    other_server(closed_port, before=before)
+    infofile.write("127.0.0.1", 1, cors=False)
+    assert "before" not in infofile.read()
+    with FakeServer() as first:
+        other_server(first.port)
+        infofile.write("127.0.0.1", first.port, cors=False)
+        assert "before" not in infofile.read()
+
+
+def test_a_record(home):
+    """A record is of one server alone, and goes with it."""
+    record = home / "record.json"
+    infofile.write("127.0.0.1", 1, cors=False, record=record)
+    other = other_server(2)
+    infofile.remove(record)
+    assert (None, other) == (infofile.read(record), infofile.read())
