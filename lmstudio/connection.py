@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,9 @@ DEAD_AFTER = 25.0
 PINGS = 3
 #: Seconds until a ping is answered whose answer met a busy sender.
 PONG_AGAIN = 0.25
+#: Bytes of a message, at most: servers end the whole connection over a larger one.
+#: Source: docs/wire/messages.md.
+LARGEST_MESSAGE = 100 * 1024 * 1024
 #: What helps when the server refuses who we are.
 CHECK_TOKEN = (
     "Check api_token, or the variables LM_API_TOKEN and LMSTUDIO_API_TOKEN;"
@@ -151,6 +154,7 @@ class Connection:
         After Ctrl-C the mailbox's `request` says what its owner has to give up.
 
         Raises:
+            LMStudioValueError: It is too large for a message; nothing was sent.
             LMStudioWebsocketError: The connection is over; nothing was sent.
         """
         with self._state:
@@ -241,6 +245,8 @@ class Connection:
             raise LMStudioValueError(
                 f"the parameter of a call has no JSON form: {exc}"
             ) from None
+        if len(payload) > LARGEST_MESSAGE:
+            raise LMStudioValueError(_too_large(message, len(payload)))
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s <- %.200r", self.namespace, payload)
         try:
@@ -336,3 +342,30 @@ class Connection:
 def _complain(namespace: str, text: str) -> Callable[[], None]:
     # On the worker, because log handlers are foreign code.
     return lambda: log.warning("the server complains on %s: %.500s", namespace, text)
+
+
+def _too_large(message: Message, size: int) -> str:
+    """What is wrong with a message that servers would not take."""
+    body = message.get("parameter", message.get("creationParameter", message))
+    found = max(_texts(body, ""), key=lambda one: len(one[1]), default=None)
+    where = ""
+    if found is not None:
+        where = f"; the longest text in it, {found[0]}, has {len(found[1])} characters"
+    said = message.get("endpoint")
+    whose = f"{said}: " if isinstance(said, str) else ""
+    return (
+        f"{whose}the message would have {size} bytes, and servers take"
+        f" {LARGEST_MESSAGE}{where}. Nothing was sent"
+    )
+
+
+def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """All texts of a message, and where they stand."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _texts(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, (list, tuple)):
+        for number, value in enumerate(node):
+            yield from _texts(value, f"{path}[{number}]")
