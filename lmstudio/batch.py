@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from .aliases import CALLBACKS
 from .arguments import checked_flag, checked_signal
 from .errors import LMStudioError, LMStudioTypeError, LMStudioValueError, shown
 from .mailbox import SLICE
+from .nearest import Asked, meant
+from .options import AFFIXES, PRE_PROMPT
 from .prediction import Prediction
 from .progress import Bar, Progress, displays
 from .result import PredictionResult
+from .wire.config import PREDICTION, RAW
+from .wire.model import camel
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, Unpack
@@ -183,6 +188,28 @@ class Batch(Iterator[R], Generic[R]):
 
 def _runs(item: _Started) -> bool:
     return isinstance(item, Prediction) and not item.done()
+
+
+def _check_names(
+    options: Mapping[str, Any], asked: Asked, predict: Callable[..., Any]
+) -> None:
+    """Refuse unknown options before the first prompt is read.
+
+    Raises:
+        LMStudioTypeError: Neither `map` nor what it calls takes one of them.
+    """
+    odd = [n for n in options if n != RAW and PREDICTION.find(n) is None]
+    if not odd:
+        return
+    theirs = Asked(predict, (*CALLBACKS, *AFFIXES, PRE_PROMPT)).names()
+    known = [*asked.names(), *theirs, *PREDICTION.names()]
+    for name in odd:
+        spellings = {*known, *map(camel, (*AFFIXES, PRE_PROMPT))}
+        if name not in spellings:
+            raise LMStudioTypeError(
+                f"unknown prediction option {shown(name)}"
+                f"{meant(name, known, 'prediction')}"
+            )
 
 
 class Maps:
@@ -387,6 +414,7 @@ class Maps:
         predict = self.respond
         if checked_flag(complete, "complete"):
             predict = self.complete
+        _check_names(options, Asked(self.map), predict)
         return Batch(
             # Bars of single prompts would get in the way of the batch's own.
             lambda prompt: predict(prompt, progress=False, **options),

@@ -299,10 +299,32 @@ def test_wrong_arguments(fake, model, arguments, error, text):
     assert [] == fake.parameters("predict")
 
 
-def test_wrong_options(model):
-    """They are those of a prediction, so the first one says so."""
-    with pytest.raises(LMStudioValueError, match="input 0: unknown prediction option"):
-        next(model.map(["x"], temprature=1))
+def test_wrong_options(fake, model):
+    """Names are checked at once, values with the first prompt."""
+    for name, right in {
+        "temprature": "temperature",
+        "workrs": "workers",
+        "on_eror": "on_error",
+        "response_fromat": "response_format",
+    }.items():
+        with pytest.raises(TypeError) as caught:
+            model.map(["x"], **{name: 1})
+        assert f"unknown prediction option {name!r}; did you mean {right!r}?" == str(
+            caught.value
+        )
+    with pytest.raises(LMStudioValueError, match="input 0: prediction option tempera"):
+        next(model.map(["x"], temperature="hot"))
+    assert [] == fake.requests
+
+
+def test_options_in_every_spelling(fake, model):
+    """What `respond` and `complete` take under other names goes through as well."""
+    for options in (
+        {"maxTokens": 5, "inputPrefix": "> ", "on_prediction_fragment": print},
+        {"raw": {"llm.prediction.seed": 7}, "complete": True, "prePrompt": "Once "},
+    ):
+        fake.reply("a")
+        assert ["a"] == [result.content for result in model.map(["x"], **options)]
 
 
 def test_nothing_is_begun_after_a_prompt_that_can_not_be_sent(fake, model):
