@@ -31,7 +31,9 @@ CONVERTED = {"WebP": "WEBP", "TIFF": "TIFF", "AVIF": "AVIF"}
 
 # Markers of JPEG that begin a frame, and with it tell the size.
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_MARKER = re.compile(rb"\xff+[^\xff]")  # any number of 255 may stand before one
+# Any number of 255 may stand before one; looking for all of them at once would begin
+# anew at each.
+_MARKER = re.compile(rb"\xff[^\xff]")
 _MOST_PARTS = 10_000
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 

@@ -30,7 +30,11 @@ _ORDERED = (
     *(("exclusiveMinimum", "maximum", True), ("minimum", "exclusiveMaximum", True)),
     ("exclusiveMinimum", "exclusiveMaximum", True),
 )
-_REPEATED = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
+# Blanks are read at one place each: of two beside each other all ways to share them
+# would be tried.
+_REPEATED = re.compile(r"\{\s*(?:(\d+)\s*)?(?:,\s*(?:(\d+)\s*)?)?\}")
+#: Texts and sets in a grammar; one without an end goes on to the end of the grammar.
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?', re.DOTALL)
 
 
 def schema_problems(schemas: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
@@ -66,9 +70,9 @@ def grammar_problems(grammar: str) -> Iterator[str]:
     """What in a GBNF grammar is too large."""
     if len(grammar) > LONGEST_GRAMMAR:
         yield f"{len(grammar)} characters, of at most {LONGEST_GRAMMAR}"
+        return
     # Braces in quotes are text; sets may hold quotes.
-    text = re.sub(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', "", grammar)
-    yield from _repeated("grammar", text)
+    yield from _repeated("grammar", _QUOTED.sub("", grammar))
 
 
 def _impossible(at: str, schema: Mapping[str, Any]) -> Iterator[str]:

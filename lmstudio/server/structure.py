@@ -42,7 +42,7 @@ _BY_NAME = ("$defs", "definitions", "patternProperties", "properties")
 #: One step through a regular expression: an escape, a set, a group, or a character.
 _REGEX_STEP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P=|<?[=!])|.", re.S)
 _REGEX_REFUSED = re.compile(r"\\[1-9bB]|\(\?.+")
-_ROOT_RULE = re.compile(r"^\s*root\s*::=", re.M)
+_ROOT_RULE = re.compile(r"^[ \t]*root\s*::=", re.M)
 
 _Path = tuple[str, ...]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
+import string
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -43,9 +44,15 @@ _OF_VALUES = {
     *("default", "d", "format", "float", "int", "map", "sum"),
     *("reject", "rejectattr", "select", "selectattr"),
 }
-#: Widths of more than four digits, or computed ones, in the two kinds of formats.
-_WIDE_PERCENT = re.compile(r"%(\([^)]*\))?[-#0 +]*(\d{5}|\*|\d*\.(\d{5}|\*))")
-_WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*(\d{5}|\{)")
+#: What a value in a ``%`` format says after its key: its width, and what follows.
+_PERCENT = re.compile(r"[-#0 +]*(\*|[0-9]*)(?:\.(\*|[0-9]*))?[hlL]?.?", re.DOTALL)
+_PARENTHESIS = re.compile(r"[()]")
+#: The same in a format of braces: a width of more than four digits, or a computed one.
+_WIDE_BRACES = re.compile(r"[0-9]{5}|\{")
+#: Values that one format may write.
+_MOST_PLACES = 1_000
+#: Characters of the longest text that may be wrapped, which takes the square of them.
+_LONGEST_WRAPPED = 100_000
 
 
 class TooMuch(jinja2.TemplateError):
@@ -196,8 +203,9 @@ def _concat(values: Iterable[Any]) -> str:
 
 
 def _check_binop(operator: str, left: Any, right: Any) -> None:
-    if operator == "%" and isinstance(left, str):
-        _check_format(left, _WIDE_PERCENT, (right,))
+    if operator == "%" and isinstance(left, (str, bytes)):
+        form = left if isinstance(left, str) else left.decode("latin-1")
+        _check_format(form, _percent_widths(form), (right,))
     elif operator == "*":
         for value, times in ((left, right), (right, left)):
             if isinstance(times, int) and hasattr(value, "__len__"):
@@ -224,6 +232,8 @@ def _check_filter(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         longest = max([4, *widths, *(len(w) for w in rest if isinstance(w, str))])
         _METER.count((value.count("\n") + 1) * longest)
     elif name == "wordwrap" and isinstance(value, str):
+        if len(value) > _LONGEST_WRAPPED:
+            raise TooMuch(f"It wraps more than {_LONGEST_WRAPPED} characters")
         texts = [len(text) for text in rest if isinstance(text, str)]
         _METER.count(len(value) * max(texts, default=1))
     elif name == "replace" and isinstance(value, str):
@@ -232,7 +242,7 @@ def _check_filter(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         texts = [len(text) for text in rest if isinstance(text, str)]
         _METER.count(len(value) * max(texts, default=0))
     elif name == "format":
-        _check_format(str(value), _WIDE_PERCENT, rest)
+        _check_format(str(value), _percent_widths(str(value)), rest)
     elif name == "sum" and any(isinstance(start, (list, tuple)) for start in rest):
         raise TooMuch("It adds up lists by the filter sum")
     if name in _WRITING:
@@ -246,7 +256,7 @@ def _check_method(method: Any, args: tuple[Any, ...], kwargs: Any) -> None:
     rest = (*args, *kwargs.values())
     if isinstance(value, (str, bytes, int)):
         if name in ("format", "format_map"):
-            _check_format(str(value), _WIDE_BRACES, rest)
+            _check_format(str(value), _brace_widths(str(value)), rest)
             return
         _check_widths([number for number in rest if isinstance(number, int)])
         if name == "replace":
@@ -272,15 +282,46 @@ def _check_replace(value: Any, rest: tuple[Any, ...]) -> None:
         _METER.count(len(value) + value.count(rest[0]) * len(rest[1]))
 
 
-def _check_format(form: str, wide: re.Pattern[str], values: Any) -> None:
-    places = form.count("{" if wide is _WIDE_BRACES else "%")
-    if wide.search(form.replace("{{", "").replace("}}", "").replace("%%", "")):
-        raise TooMuch("It formats with a width of more than four digits, or a computed")
+def _check_format(form: str, are_wide: Iterable[bool], values: Any) -> None:
     _METER.count(len(form))
-    for _ in range(min(places, 1_000)):
+    for place, is_wide in enumerate(are_wide):
+        if is_wide:
+            problem = "a width of more than four digits, or a computed"
+            raise TooMuch(f"It formats with {problem}")
+        if place >= _MOST_PLACES:
+            raise TooMuch(f"It formats more than {_MOST_PLACES} values at once")
         _METER.value(values)
-    if places > 1_000:
-        raise TooMuch("It formats more than 1000 values at once")
+
+
+# Clients write formats, too: both of these read each character once, as Python itself
+# does, and end where Python finds an error.
+
+
+def _percent_widths(form: str) -> Iterator[bool]:
+    """Whether the width is too large, of each value that a ``%`` format writes."""
+    at = form.find("%") + 1
+    while at > 0:
+        if form.startswith("(", at):
+            at, depth = at + 1, 1
+            while depth:
+                found = _PARENTHESIS.search(form, at)
+                if found is None:
+                    return
+                at, depth = found.end(), depth + (1 if found[0] == "(" else -1)
+        place = _PERCENT.match(form, at)
+        assert place is not None, "all in it may be missing"
+        yield any(part == "*" or len(part or "") > 4 for part in place.groups())
+        at = form.find("%", place.end()) + 1
+
+
+def _brace_widths(form: str) -> Iterator[bool]:
+    """The same of a format of braces."""
+    try:
+        for _, name, spec, _ in string.Formatter().parse(form):
+            if name is not None:
+                yield _WIDE_BRACES.search(spec or "") is not None
+    except ValueError:
+        return
 
 
 def _counting(tree: jinja2.nodes.Template) -> jinja2.nodes.Template:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from lmstudio.server.sampling import GenerationError
+from lmstudio.server.schema_limits import schema_problems
 from lmstudio.server.structure import read_structure
 
 
@@ -82,6 +85,19 @@ def test_grammars_that_are_refused(grammar, problem):
 
     assert "invalidGrammar" == code
     assert problem in message
+
+
+@pytest.mark.parametrize("piece", ["[", "{ ", "{" + " " * 30_000, "\\", '"\\', "\n"])
+def test_reading_takes_no_square(piece):
+    """A grammar and a pattern are read once, whatever they hold."""
+    text = (piece * 31_000)[:31_000]
+    started = time.thread_time()
+    read_structure({"type": "gbnf", "gbnfGrammar": f"root ::= a\n{text}"})
+    list(schema_problems([("#", {"pattern": text})]))
+
+    with pytest.raises(GenerationError):
+        read_structure({"type": "gbnf", "gbnfGrammar": text * 10})
+    assert time.thread_time() - started < 2
 
 
 def test_braces_in_the_text_of_a_grammar():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 
 from lmstudio.server import templates
@@ -107,6 +110,11 @@ def test_doubling(hurried, expression):
         + "{{ s }}{% endfor %}{% endmacro %}{{ m() | length }}",
         "{% filter upper %}" + LOOP + "{{ s }}{% endfor %}{% endfilter %}",
         "{% for row in [s] * 100 %}{{ [row] * 100 }}{% endfor %}",
+        "{{ '%(a(b)c)99999d' % {'a(b)c': 1} }}",
+        "{{ '%.99999d'.encode() % 1 }}",
+        "{{ '{0[}]:99999}'.format({'}': 1}) }}",
+        "{{ '{0:{1}}'.format(1, 2) }}",
+        "{{ ('a' * 100001) | wordwrap(1) }}",
     ],
 )
 def test_much_out_of_little(template):
@@ -120,6 +128,32 @@ def test_what_is_left_out(name):
     """Builders of text that no model's template uses are not there."""
     with pytest.raises(templates.jinja2.TemplateError):
         text("{{ " + name + " }}")
+
+
+@pytest.mark.parametrize("piece", ["{+", "{:", "{0[", "{0}", "%(", "%(a(", "%d", "%0"])
+@pytest.mark.parametrize("expression", ["x.format(1)", "x % 1", "x | format(1)"])
+def test_formats_are_read_once(expression, piece):
+    """A format that a client writes takes no time that grows with its square."""
+    template = ENVIRONMENT.from_text("{{ " + expression + " }}")
+    started = time.thread_time()
+    with contextlib.suppress(TooMuch, TypeError, ValueError, KeyError):
+        render(template, {"x": piece * 100_000})
+
+    assert time.thread_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ '%s %% 99999' % 5 }}", "5 % 99999"),
+        ("{{ '%-5.2f|' | format(1) }}", "1.00 |"),
+        ("{{ '{{:99999}} {:>3}'.format(1) }}", "{:99999}   1"),
+        ("{{ '%(a)s'.replace('a', 'b') % {'b': 2} }}", "2"),
+    ],
+)
+def test_formats_in_bounds(template, expected):
+    """What only looks like a wide format is none."""
+    assert expected == text(template)
 
 
 def test_long_templates():
