@@ -13,7 +13,7 @@ from .._version import __version__
 from ..protocol.server import ABSENT
 from ..wire import common, embedding, files, llm, system, usage
 from ..wire.config import collapse
-from . import repository, retrieval
+from . import application, repository, retrieval
 from .clients import Client
 from .engine import BadRequest, EngineError
 from .failures import Failure
@@ -74,6 +74,10 @@ async def _model_info(context: Context, parameter: common.GetModelInfo) -> Any:
 
 async def _load_config(context: Context, parameter: common.Specified) -> Any:
     return context.find(parameter.specifier).config
+
+
+async def _base_config(context: Context, parameter: common.BaseConfig) -> Any:
+    return context.find(parameter.specifier).operation
 
 
 async def _estimate(context: Context, parameter: usage.EstimateUsage) -> Any:
@@ -229,6 +233,7 @@ _SHARED: dict[str, Handler] = {
     "listLoaded": _list_loaded,
     "getModelInfo": _model_info,
     "getLoadConfig": _load_config,
+    "getBasePredictionConfig": _base_config,
     "getInstanceProcessingState": _processing_state,
     "estimateModelUsage": _estimate,
     "tokenize": _tokenize,
@@ -247,6 +252,7 @@ CALLS: dict[tuple[str, str], Handler] = {
     ("system", "version"): _version,
     ("system", "info"): _info,
     ("system", "requestShutdown"): _request_shutdown,
+    **application.CALLS,
     **repository.CALLS,
     **retrieval.CALLS,
 }

@@ -17,7 +17,7 @@ from ..wire import common, diagnostics, llm
 from ..wire.common import KVConfig, KVLayer, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
-from . import repository, retrieval
+from . import application, repository, retrieval
 from .calls import Context
 from .engine import BadRequest
 from .failures import Failure
@@ -356,6 +356,7 @@ CHANNELS: dict[tuple[str, str], Handler] = {
     ("llm", "completeRawText"): _complete,
     ("system", "alive"): _alive,
     ("diagnostics", "streamLogs"): _stream_logs,
+    **application.CHANNELS,
     **repository.CHANNELS,
     **retrieval.CHANNELS,
 }

@@ -79,9 +79,10 @@ def _alive(info: Any, port: Any) -> dict[str, Any] | None:
     """What was written last of a server that answers, on another port than this."""
     while isinstance(info, dict):
         there, host = info.get("port"), info.get("host", "127.0.0.1")
-        if isinstance(there, int) and isinstance(host, str) and there != port:
-            if greets(host, there, _PATIENCE):
-                return info
+        if not isinstance(there, int) or not isinstance(host, str) or there == port:
+            pass
+        elif greets(host, there, _PATIENCE):
+            return info
         info = info.get("before")
     return None
 

@@ -125,6 +125,7 @@ class Server:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         service = self._service_of()
+        service.port, service.cors = self.port, self._cors
         app = App(service, cors=self._cors, hosts=self._hosts, limits=self._limits)
         config = uvicorn.Config(
             app,

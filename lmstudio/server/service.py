@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from .presets import FixedPresets, Presets
 from .registry import Models, Registry
 from .tokens import Tokens
 from .twins import Twins
+from .work import Workers, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ class Service:
         registry: Models in memory.
         clients: Everyone who is connected.
         files: What they have uploaded.
+        workers: Threads for templates and schemas, a few of them for each client.
         logs: Tells those who watch the server what it does.
         presets: Named settings.
         downloads: Models on their way to the disk; None where there is no such disk.
@@ -119,6 +120,8 @@ class Service:
         twins: Models with a draft model for one prediction; None without an engine.
         format_prompt: Makes prompts out of histories.
         shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
+        port: Where it is served, None where it is not by a socket.
+        cors: Whether web pages of any origin are let in.
         before: Called in front of every call and channel; tests hold and fail them so.
         observe: Called with the namespace and each parsed message that arrives.
     """
@@ -140,6 +143,7 @@ class Service:
         self.registry = Registry(models, engine, control_tokens_of, memory)
         self.clients = Clients(self._released, tokens)
         self.files = Files()
+        self.workers = Workers()
         self.logs = Logs()
         self.presets: Presets = presets or FixedPresets()
         self.downloads = downloads
@@ -148,6 +152,8 @@ class Service:
         self.twins = Twins(self.registry) if predict is None else None
         self.format_prompt: FormatPrompt = format_prompt or _format_prompt
         self.shutdown = shutdown
+        self.port: int | None = None
+        self.cors = False
         self.before: Callable[[Endpoint, Any], Awaitable[None]] | None = None
         self.observe: Callable[[str, Any], None] | None = None
 
@@ -158,6 +164,7 @@ class Service:
         if self.twins is not None:
             await self.twins.close()
         await self.registry.close()
+        self.workers.close()
 
     def _released(self, client: Client) -> None:
         self.registry.release(client)
@@ -176,10 +183,10 @@ async def _predict(
     from .generation import Generation
     from .pictures import images_of
 
-    images = await asyncio.to_thread(images_of, files.values()) if files else {}
+    images = await in_turn(images_of, files.values()) if files else {}
 
     # On a thread: templates and schemas may take seconds, and others wait meanwhile.
-    prediction: Prediction = await asyncio.to_thread(
+    prediction: Prediction = await in_turn(
         Generation,
         instance.model,
         instance.file,

@@ -38,6 +38,7 @@ _NEEDS = {
     "requestShutdown": "server",
     "startHttpServer": "server",
     "stopHttpServer": "server",
+    "setExperimentFlag": "server",
     "streamLogs": "server",
 }
 #: Last part of a path of the REST interfaces -> the same.

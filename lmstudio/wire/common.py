@@ -221,6 +221,19 @@ class Specified:
 
 
 @model(kw_only=True)
+class BaseConfig:
+    """Parameter of ``getBasePredictionConfig``.
+
+    Attributes:
+        specifier: The loaded model that is meant.
+        ignore_server_session_config: Leave out what the server was told at run time.
+    """
+
+    specifier: ModelSpecifier
+    ignore_server_session_config: bool | None = None
+
+
+@model(kw_only=True)
 class SpecifiedText:
     """Parameter of ``tokenize`` and ``countTokens``."""
 

@@ -92,6 +92,7 @@ def _models(of: str) -> tuple[Endpoint, ...]:
         _read(of, "listLoaded", None, list[common.InstanceInfo]),
         _read(of, "getModelInfo", ask, info | None),
         _read(of, "getLoadConfig", common.Specified, common.KVConfig),
+        _read(of, "getBasePredictionConfig", common.BaseConfig, common.KVConfig),
         _read(of, "getInstanceProcessingState", ask, llm.ProcessingState),
         _read(of, "estimateModelUsage", usage.EstimateUsage, usage.ResourcesUsage),
         _read(of, "tokenize", text, common.Tokens),
@@ -169,6 +170,29 @@ def _about_hub() -> tuple[Endpoint, ...]:
     )
 
 
+def _about_application() -> tuple[Endpoint, ...]:
+    """Rows of what clients ask of the application around a server."""
+    of = "runtime"
+    return (
+        Endpoint(*("system", "startHttpServer", "rpc", system.StartHTTPServer)),
+        Endpoint("system", "stopHttpServer", "rpc"),
+        Endpoint("system", "notify", "rpc", system.Notify),
+        _read("system", "getExperimentFlags", None, list[str]),
+        Endpoint("system", "setExperimentFlag", "rpc", system.ExperimentFlag),
+        _read(of, "listEngines", None, list[dict[str, Any]]),
+        Endpoint(*(of, "getEngineSelections", "rpc", dict, dict), True, optional=True),
+        Endpoint(*(of, "surveyHardware", "rpc", dict, dict), optional=True),
+        Endpoint(of, "selectEngine", "rpc", dict),
+        Endpoint(of, "removeEngine", "rpc", dict),
+        _read(of, "searchRuntimeExtensions", dict, dict),
+        Endpoint(
+            *(of, "downloadRuntimeExtension", "channel", dict),
+            packets=_DOWNLOAD_PACKETS,
+            requests=("cancel",),
+        ),
+    )
+
+
 ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     (row.namespace, row.name): row
     for row in (
@@ -188,6 +212,7 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         _read("system", "version", None, system.Version),
         _read("system", "info", None, system.SystemInfo),
         *_about_hub(),
+        *_about_application(),
         Endpoint("system", "alive", "channel"),
         Endpoint("system", "requestShutdown", "rpc"),
         Endpoint(

@@ -30,3 +30,41 @@ class ModelVariants:
     """
 
     model_key: str
+
+
+@model(kw_only=True)
+class StartHTTPServer:
+    """Parameter of ``startHttpServer``.
+
+    Attributes:
+        port: 1 to 65535; None leaves it to the server.
+        cors: Whether web pages of any origin are let in; None leaves it likewise.
+        network_interface: The address to listen on.
+    """
+
+    port: int | None = None
+    cors: bool | None = None
+    network_interface: str | None = None
+
+
+@model(kw_only=True)
+class Notify:
+    """Parameter of ``notify``: something that the user is to see.
+
+    Attributes:
+        title: One line.
+        description: More of it.
+        no_auto_dismiss: Whether it stays until the user closes it.
+    """
+
+    title: str
+    description: str | None = None
+    no_auto_dismiss: bool | None = None
+
+
+@model(kw_only=True)
+class ExperimentFlag:
+    """Parameter of ``setExperimentFlag``: which experiment, and whether it is on."""
+
+    code: str
+    value: bool
