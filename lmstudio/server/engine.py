@@ -305,6 +305,13 @@ class Done:
 Event = PromptProgress | Piece | Done
 
 
+def longest_embedded(file: ModelFile, settings: LoadSettings) -> int:
+    """Tokens of a text that an embedding model reads; it leaves out what follows."""
+    context = settings.context_length
+    batch = min(settings.batch_size or context, context)
+    return min(batch, file.max_context_length)
+
+
 class LoadedModel(Protocol):
     """A model in memory. All methods belong to the event loop that loaded it.
 

@@ -17,6 +17,7 @@ from lmstudio.server.engine import (
     LoadFailed,
     LoadSettings,
     ModelFile,
+    longest_embedded,
 )
 from lmstudio.server.engines import llama_child
 from lmstudio.server.engines.llama_process import Child
@@ -183,8 +184,7 @@ def child_config(
     batch_size = settings.batch_size or usual
     context_length = settings.context_length
     if model.is_embedding:  # a text has to fit one batch
-        batch_size = min(settings.batch_size or context_length, context_length)
-        context_length = batch_size = min(batch_size, model.max_context_length)
+        context_length = batch_size = longest_embedded(model, settings)
     physical = settings.physical_batch_size or batch_size
     if model.is_embedding:
         physical = batch_size

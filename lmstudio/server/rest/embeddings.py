@@ -11,6 +11,7 @@ from ...errors import shown
 from ...wire.common import ModelSpecifier
 from ...wire.embedding import EmbedString
 from ..calls import CALLS
+from ..engine import longest_embedded
 from ..instances import Instance
 from ..service import Service
 from .errors import wrong
@@ -68,14 +69,16 @@ class Embeddings:
 
 
 async def _vector(run: Run, instance: Instance, one: str) -> tuple[list[float], int]:
-    """The vector of a text, and its tokens."""
+    """The vector of a text, and the tokens that it was made of."""
     specifier = ModelSpecifier(
         type="instanceReference", instance_reference=instance.reference
     )
     asked = EmbedString(model_specifier=specifier, input_string=one)
     reply = await CALLS["embedding", "embedString"](run.context, asked)
     tokens = await instance.model.tokenize(one, add_special=True)
-    return reply.embedding, len(tokens)
+    # Of a longer text the rest was left out.
+    longest = longest_embedded(instance.file, instance.settings)
+    return reply.embedding, min(len(tokens), longest)
 
 
 def _texts(value: Any) -> list[str]:

@@ -28,6 +28,16 @@ def test_floats(served, path):
     assert {"prompt_tokens": 5, "total_tokens": 5} == made["usage"]
 
 
+def test_only_what_was_embedded_counts(served):
+    """Of a text longer than the context the beginning counts, and no more."""
+    served.ask(PATH, {"model": MODEL, "input": "a"})
+    (instance,) = served.scripted.services[0].registry.loaded("embedding")
+    longest = instance.settings.context_length
+    texts = ["a " * (longest + 9), "a"]
+    made = served.ask(PATH, {"model": MODEL, "input": texts}).json
+    assert longest + 2 == made["usage"]["prompt_tokens"]
+
+
 def test_one_text(served):
     """A text alone is a list of one."""
     made = served.ask(PATH, {"model": MODEL, "input": "a"}).json
