@@ -31,6 +31,9 @@ from .wire.files import FileHandle
 
 log = logging.getLogger("lmstudio.client")
 
+#: Seconds that the end of the program waits for what is still to be sent: cancels.
+LAST_NOTES = 0.5
+
 
 class LMStudioClient:
     """A client of an LM Studio server. Thread-safe; nothing is sent until first use.
@@ -262,7 +265,9 @@ class _Ending:
                 try:
                     self.owned.release()
                 finally:
-                    if not at_exit:
+                    if at_exit:
+                        self._session.worker.settle(LAST_NOTES)
+                    else:
                         self._session.close()
                     _endings.discard(self)
         finally:

@@ -193,8 +193,8 @@ class Prediction(_Shown[T], Future[PredictionResult[T]]):
         self._outcome: Outcome | None = None
         self._result: PredictionResult[T] | None = None
         # Guards _outcome, _stopping and the step to done. Held for a moment only:
-        # the reader takes it.
-        self._settling = threading.Lock()
+        # the reader takes it. Reentrant for signal handlers that cancel.
+        self._settling = threading.RLock()
         self.set_running_or_notify_cancel()
         self._inbox = _Inbox(self)
         self._arrivals = Arrivals(self._inbox, watch)
@@ -386,7 +386,9 @@ class Prediction(_Shown[T], Future[PredictionResult[T]]):
             is_first, self._stopping = not self._stopping, True
         if is_first:
             self._inbox.put([CUT])
-            self._channel.cancel()
+            # On the worker: a signal handler may be here while its own thread holds
+            # the locks of the connection, or is in the middle of a frame.
+            self._session.worker.soon(self._channel.cancel)
         return True
 
     close = cancel

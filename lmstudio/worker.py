@@ -53,6 +53,13 @@ class Worker:
         """Have a job done at a time of `time.monotonic`."""
         self._jobs.put((when, job))
 
+    def settle(self, wait: float) -> None:
+        """Wait until the jobs that are due by now are done, at most so many seconds."""
+        if self._thread is not None and not self.is_current:
+            done = threading.Event()
+            self.soon(done.set)
+            done.wait(wait)
+
     def stop(self, wait: float | None = None) -> None:
         """End the thread after the jobs that are due. Safe to repeat.
 

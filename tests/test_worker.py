@@ -212,3 +212,20 @@ def test_finalizers_may_ask_for_jobs_anywhere(worker):
             worker.soon(lambda: None)
     done(worker)
     assert 5 == len(notes)
+
+
+def test_settling():
+    """It waits for the jobs of before, no longer than its limit, and not for itself."""
+    worker, done, gate = Worker("test"), [], threading.Event()
+    worker.settle(60)  # it was never started
+    worker.start()
+    worker.soon(lambda: done.append(1))
+    worker.settle(5)
+    assert [1] == done
+
+    worker.soon(gate.wait)
+    worker.settle(0.01)
+    gate.set()
+    worker.soon(lambda: worker.settle(60))
+    worker.settle(5)
+    worker.stop(wait=5)

@@ -193,7 +193,8 @@ def at_each_line(work, prepare):
 
 
 @pytest.mark.slow
-def test_in_a_handler_at_any_line(fake, model):
+@pytest.mark.parametrize("is_dropped", [True, False], ids=["drop", "cancel"])
+def test_in_a_handler_at_any_line(fake, model, is_dropped):
     """Whatever the thread was at, with whatever locks, a handler may let one go."""
     fake.reply(["text", AWAIT_CANCEL], times=None, when="x")
     fake.reply("answer", times=None, when="work")
@@ -201,7 +202,8 @@ def test_in_a_handler_at_any_line(fake, model):
     def prepare():
         held = [begun(model)]
         number = held[0][1]
-        return held.clear, lambda where: wait_for_cancel(fake, number)
+        let_go = held.clear if is_dropped else held[0][0].cancel
+        return let_go, lambda where: wait_for_cancel(fake, number)
 
     def work():
         prediction = model.respond("work")
