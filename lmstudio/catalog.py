@@ -308,12 +308,18 @@ class Models(Generic[H]):
         kind = self._namespace
         return list_downloaded(self._session, kind, self._call_time, {kind: self})
 
-    def unload(self, identifier: str) -> None:
+    def unload(self, identifier: str | ModelHandle) -> None:
         """Free the memory of a model.
+
+        Args:
+            identifier: Its name, or a handle, which is the same as its own `unload`.
 
         Raises:
             LMStudioModelNotFoundError: No loaded model has that identifier.
         """
+        if isinstance(identifier, ModelHandle):
+            identifier.unload()
+            return
         self._call(
             "unloadModel", Unload(identifier=checked_name(identifier, "identifier"))
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 from .arguments import checked_text, checked_texts
 from .calls import call, call_all
-from .errors import LMStudioProtocolError
+from .errors import LMStudioProtocolError, LMStudioTypeError
 from .html import Table, escape
 from .progress import Progress
 from .session import Session
@@ -188,6 +188,12 @@ class ModelHandle:
 
     def __hash__(self) -> int:
         return hash((self.namespace, self._query))
+
+    def __reduce__(self) -> NoReturn:
+        raise LMStudioTypeError(
+            "a handle can't be pickled or copied; pickle the client and the identifier,"
+            " and ask that client for it with get(identifier)"
+        )
 
     def __repr__(self) -> str:
         named = {

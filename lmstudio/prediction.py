@@ -131,6 +131,9 @@ class _Answer(Generic[T]):
     def __str__(self) -> str:
         return self.content
 
+    def __format__(self, spec: str) -> str:
+        return format(self.content, spec)
+
 
 class _Shown(_Answer[T]):
     """What notebooks ask a prediction for."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -63,6 +65,20 @@ def test_nobody_matches(client):
     ):
         with pytest.raises(LMStudioModelNotFoundError):
             ask()
+
+
+def test_copies_and_pickles(client):
+    """A handle belongs to its client, and says what can be pickled in its place."""
+    for use in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(LMStudioTypeError, match="pickle the client"):
+            use(client.llm.get("any"))
+
+
+def test_unloading_a_handle(fake, client):
+    """The client takes a handle where it takes its name."""
+    client.llm.unload(client.llm.load("other"))
+
+    assert ["any"] == fake.loaded()
 
 
 def test_a_handle_survives_its_model(fake, client):

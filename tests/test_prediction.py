@@ -452,6 +452,13 @@ def test_nobody_is_reached(fake, model):
         model.respond("x")
 
 
+def test_formatting_waits(fake, model):
+    """In an f-string it is its text, with what the format says."""
+    fake.reply(["a", "b"])
+
+    assert "   ab|ab" == f"{(done := model.respond('x')):>5}|{done}"
+
+
 def test_repr_does_not_wait(fake, model):
     """The short form tells the state and nothing of the text."""
     gate = Await()
