@@ -5,6 +5,8 @@ The exit codes are in the table of docs/guides/lms.md.
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 import lmstudio
@@ -24,6 +26,9 @@ CODES = (
     ("LMStudioModelNotFoundError", NOT_FOUND),
     ("LMStudioValueError", WRONG_USAGE),
 )
+#: Errors of files without a name, which can only be standard output: the disk is full
+#: that it is redirected to, it is broken, or closed.
+_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF)
 #: Values that come from elsewhere, such as the end of a log, are cut at this length.
 LONGEST = 2000
 
@@ -61,6 +66,8 @@ def failure_of(exc: Exception) -> Failure:
         needed = f"the module {exc.name!r} is missing"
         return Failure(f"{needed}; it comes with: pip install 'lmstudio[server]'")
     if isinstance(exc, OSError):
+        if exc.filename is None and exc.errno in _OUTPUT:
+            return Failure(f"what it prints can't be written: {exc.strerror}")
         return Failure(str(exc))
     what = f"{type(exc).__name__}: {exc}"
     return Failure(f"unexpected {what} (`lms --verbose ...` shows where)")

@@ -20,6 +20,9 @@ from .output import print_json, progress_bar, say
 #: What the quantization and the number of a part look like at a file name's end.
 _ENDING = re.compile(r"([-.](I?Q\d\w*|BF16|F16|F32|\d{5}-of-\d{5}))+$", re.IGNORECASE)
 _FOLDER = re.compile(r"(?![.\s])[^/<>:\"\\|?*\x00-\x1f]{1,100}(?<![.\s])")
+_PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<total>\d{5})")
+#: More parts than any model has.
+_MOST_PARTS = 1000
 _CHUNK = 1 << 22  # bytes that are copied at once
 
 
@@ -62,7 +65,8 @@ def import_(
 ) -> None:
     """Put the GGUF file FILE into the models folder, as <user>/<repo>/<FILE>.
 
-    It is moved there, or copied or linked. The folder is guessed from what the file
+    It is moved there, or copied or linked; of a model in several files all of them are,
+    which have to be beside it. The folder is guessed from what the file
     says of itself, and asked for on a terminal.
 
     \b
@@ -79,20 +83,25 @@ def import_(
         )
     way = asked[0] if asked else "move"
     maker = _checked(file)
+    parts = _parts(file)
     check_home()
     user, repo = user_repo or _place(file, maker, yes)
-    target = paths.models() / user / repo / file.name
-    if os.path.lexists(target):
-        raise Failure(f"there is a file already: {target}")
+    folder = paths.models() / user / repo
+    target = folder / parts[0].name
+    for taken in (folder / part.name for part in parts):
+        if os.path.lexists(taken):
+            raise Failure(f"there is a file already: {taken}")
+    what = f"the {len(parts)} parts of {file}" if len(parts) > 1 else f"{file}"
     if dry_run:
-        say(f"Would {way} {file} to {target}")
+        say(f"Would {way} {what} to {target}")
     else:
         asks = way == "move" and not (asked or yes) and can_ask()
-        if asks and not agrees(f"Move {file} to {target}?"):
+        if asks and not agrees(f"Move {what} to {target}?"):
             raise Failure("nothing was done; --copy leaves the file where it is")
-        _put(file.absolute(), target, way)
+        _put_all([part.absolute() for part in parts], folder, way)
         if not as_json:
-            say(f"{file.name} is in {target.parent}")
+            for part in parts:
+                say(f"{part.name} is in {folder}")
     if as_json:
         print_json({"path": str(target), "user": user, "repo": repo, "way": way})
 
@@ -118,6 +127,35 @@ def _checked(file: Path) -> str | None:
     return header.text("general.organization") or header.text("general.quantized_by")
 
 
+def _parts(file: Path) -> list[Path]:
+    """All files of a model, in order: the file alone, or with the others of its parts.
+
+    Raises:
+        Failure: Others are missing, or one of them is no model.
+    """
+    match = _PART.fullmatch(file.stem)
+    if match is None or int(match["total"]) < 2:
+        return [file]
+    total = int(match["total"])
+    if total > _MOST_PARTS or not 1 <= int(match["part"]) <= total:
+        raise Failure(
+            f"{file} can't be a part: its name says {match['part']} of {total}"
+        )
+    stems = [f"{match['stem']}-{n:05}-of-{total:05}" for n in range(1, total + 1)]
+    parts = [file.with_name(stem + file.suffix) for stem in stems]
+    missing = [part.name for part in parts if not part.exists()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise Failure(
+            f"{file} is one of {total} parts of a model, and beside it there is no"
+            f" {', '.join(missing[:3])}{more}",
+            NOT_FOUND,
+        )
+    for part in parts:
+        _checked(part)
+    return parts
+
+
 def _place(file: Path, maker: str | None, yes: bool) -> tuple[str, str]:
     """The folders for a file, guessed, and confirmed where somebody can be asked."""
     repo = _ENDING.sub("", file.stem)
@@ -136,6 +174,26 @@ def _folder_name(text: str) -> str:
     """The text as the name of one folder."""
     name = re.sub(r"[/<>:\"\\|?*\x00-\x1f\s]+", "-", text)[:100].strip(".- ")
     return name or "model"
+
+
+def _put_all(sources: list[Path], folder: Path, way: str) -> None:
+    """Bring all files to their places, or none.
+
+    Raises:
+        Failure: The system refuses.
+    """
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source in sources:
+            _put(source, folder / source.name, way)
+            done.append((source, folder / source.name))
+    except BaseException:  # Ctrl-C too: a part of a model is of no use
+        for source, target in done:
+            if way == "move":
+                _put(target, source, way)
+            else:
+                target.unlink(missing_ok=True)
+        raise
 
 
 def _put(source: Path, target: Path, way: str) -> None:

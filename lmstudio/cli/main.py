@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -94,6 +95,7 @@ class Lms(click.Group):
         if not standalone_mode:
             return run()
         out = sys.stdout
+        _escape_unknown()
         try:
             with unwound_by_signals():
                 code = run()
@@ -106,9 +108,18 @@ class Lms(click.Group):
         except click.ClickException as exc:
             failure = exc if isinstance(exc, Failure) else Failure(exc.format_message())
             code = _report(failure)
+        except OSError as exc:  # of what click prints itself, such as the help
+            code = _report(failure_of(exc))
         except click.Abort:
             code = _report(Failure("interrupted", INTERRUPTED))
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _escape_unknown() -> None:
+    """Print what the encoding of a terminal lacks as escapes, not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _report(failure: Failure) -> int:

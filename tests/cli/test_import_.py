@@ -67,6 +67,7 @@ def test_guesses_from_the_file(lms, home, tmp_path):
     """The user is who made the model, as it says itself; the name loses its ending."""
     fields = {"general.organization": "Acme / Labs"}
     file = write_gguf(tmp_path / "Big-7B-Q8_0-00001-of-00002.gguf", extra=fields)
+    write_gguf(tmp_path / "Big-7B-Q8_0-00002-of-00002.gguf")
     result = lms("import", str(file), "--json")
 
     path = str(home / "models" / "Acme-Labs" / "Big-7B" / file.name)
@@ -173,3 +174,73 @@ def test_no_room(lms, file, target, monkeypatch):
 
     assert (1, "") == (result.exit_code, result.stdout)
     assert "has not enough room" in result.stderr
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A model in three files."""
+    names = [f"tiny.Q4_K_M-{n:05}-of-00003.gguf" for n in (1, 2, 3)]
+    return [write_gguf(tmp_path / "there" / name) for name in names]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("flag", ["--move", "--copy"])
+def test_all_parts_come_along(lms, home, parts, which, flag):
+    """Of a split model all files are imported, whichever of them is named."""
+    result = lms("import", str(parts[which]), flag, "--user-repo", "acme/tiny")
+
+    folder = home / "models" / "acme" / "tiny"
+    names = [part.name for part in parts]
+    said = "".join(f"{name} is in {folder}\n" for name in names)
+    assert (0, said, "") == (result.exit_code, result.stdout, result.stderr)
+    assert names == sorted(os.listdir(folder))
+    assert [flag == "--copy"] * 3 == [part.exists() for part in parts]
+
+
+def test_a_split_model_as_json(lms, home, parts):
+    """Its path is that of the first part, which is what loads it."""
+    words = ["--copy", "--user-repo", "acme/tiny", "--json"]
+    result = lms("import", str(parts[2]), *words)
+    target = home / "models" / "acme" / "tiny" / parts[0].name
+    assert str(target) == json.loads(result.stdout)["path"]
+
+
+def test_missing_parts(lms, home, parts):
+    """A part whose others are not beside it is refused, and they are named."""
+    for part in parts[1:]:
+        part.unlink()
+    result = lms("import", str(parts[0]), "--copy", "--user-repo", "acme/tiny")
+
+    names = f"{parts[1].name}, {parts[2].name}"
+    said = (
+        f"lms: {parts[0]} is one of 3 parts of a model, and beside it there is"
+        f" no {names}\n"
+    )
+    assert (4, "", said) == (result.exit_code, result.stdout, result.stderr)
+    assert not (home / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["t-00004-of-00003.gguf", "t-00001-of-99999.gguf"])
+def test_impossible_parts(lms, tmp_path, name):
+    """A name that no part can have is an error, and nothing is looked for."""
+    file = write_gguf(tmp_path / name)
+    result = lms("import", str(file), "--copy", "--user-repo", "acme/tiny")
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "can't be a part: its name says" in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--move", "--copy"])
+def test_all_parts_or_none(lms, home, parts, monkeypatch, flag):
+    """When one can't be brought there, the others are not there either."""
+    put = import_._put
+
+    def fails(source, target, way):
+        if source.name == parts[2].name:
+            raise import_.Failure("no room")
+        put(source, target, way)
+
+    monkeypatch.setattr(import_, "_put", fails)
+    result = lms("import", str(parts[0]), flag, "--user-repo", "acme/tiny")
+    assert (1, "lms: no room\n") == (result.exit_code, result.stderr)
+    assert [True] * 3 == [part.exists() for part in parts]
+    assert [] == os.listdir(home / "models" / "acme" / "tiny")

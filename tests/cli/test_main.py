@@ -337,3 +337,25 @@ def test_imports_little():
     )
 
     assert ("set()\n", "") == (run.stdout, run.stderr)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    "words", [["ls"], ["ls", "--json"], ["--help"], ["server", "status"]], ids=str
+)
+def test_output_that_can_not_be_written(tmp_path, words):
+    """A full disk under the output is one line and code 1."""
+    home = {**os.environ, "LMSTUDIO_HOME": str(tmp_path)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lmstudio.cli.main", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=home,
+        )
+    assert 1 == done.returncode
+    said = done.stderr.splitlines()[-1]
+    assert "lms: what it prints can't be written: No space left on device" == said
+    assert "Traceback" not in done.stderr

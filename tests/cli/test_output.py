@@ -85,3 +85,20 @@ def test_no_bar_elsewhere(capsys):
         show(0.5)
 
     assert ("", "") == capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("utf-8", '"Zoë 名"'), ("latin-1", '"Zo\\u00eb \\u540d"'), ("none", None)],
+)
+def test_json_in_every_encoding(monkeypatch, encoding, text):
+    """JSON is escaped where the encoding of the output lacks a character."""
+    raw = io.BytesIO()
+    is_known = encoding != "none"
+    stream = io.TextIOWrapper(raw, encoding=encoding if is_known else "ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    output.print_json("Zoë 名")
+    stream.flush()
+    written = raw.getvalue().decode("ascii" if not is_known else encoding)
+    assert "Zoë 名" == json.loads(written)
+    assert text is None or f"{text}\n" == written
