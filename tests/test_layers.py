@@ -158,6 +158,7 @@ TABLE = (
     ("server", "server/downloads.py"),
     ("server", "server/service.py"),
     ("server", "server/caller.py"),
+    ("server", "server/access.py"),
     ("server", "server/application.py"),
     ("server", "server/repository.py"),
     ("server", "server/retrieval.py"),

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return FAILED
     with server:
-        if server.tokens is not None and not options.api_token:
-            logging.info("clients need an API token of %s", tokens_file())
+        if server.tokens is not None:
+            logging.info("clients need an API token: %s", _source(options))
         elif is_open and server.tokens is None:
             logging.warning("everyone who reaches %s can use this server", server.url)
         try:
@@ -84,11 +84,13 @@ def _policy(options: argparse.Namespace) -> Policy:
 
 def _begin_log(file: Path | None, verbose: bool) -> None:
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
+        level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         handlers=None if file is None else [LogFile(file)],
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if verbose:
+        logging.getLogger("lmstudio.server").setLevel(logging.DEBUG)
 
 
 def _asked_for(options: argparse.Namespace) -> str | bool | None:
@@ -99,6 +101,15 @@ def _asked_for(options: argparse.Namespace) -> str | bool | None:
         return True
     token: str | None = options.api_token or os.environ.get(TOKEN_VARIABLE)
     return token or None
+
+
+def _source(options: argparse.Namespace) -> str:
+    """Where the tokens of a server that asks for them come from."""
+    if options.api_token:
+        return "the one of --api-token"
+    if isinstance(_asked_for(options), str):
+        return f"the one of the variable {TOKEN_VARIABLE}"
+    return f"one of {tokens_file()}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,7 +168,11 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     )
     # What `lms server start` writes down of the server that it started.
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--verbose", action="store_true", help="log every request")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="log every request: who, what, how it ended, and how long it took",
+    )
 
 
 def _add_memory(parser: argparse.ArgumentParser) -> None:

@@ -14,12 +14,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from .access import logged_http
 from .calls import version
 from .guard import Guard, with_private_network
 from .limits import Limits, Refusals
 from .peer import Peer
 from .rest import Rest
 from .service import EXTENSIONS, NAMESPACES, Service
+from .work import belongs_to
 
 #: What `/lms-status` says this server is. Clients only log it.
 PACKAGE = "lmstudio-python-server"
@@ -61,7 +63,7 @@ class App:
             refusals=self.refusals,
         )
         self._peers: set[Peer] = set()
-        self._rest = Rest(service)
+        self._rest = Rest(service, self.limits)
         self._is_stopping = False
         anyone = ["*"]
         pages = [
@@ -81,11 +83,18 @@ class App:
                 *(WebSocketRoute(f"/{n}", _Socket(self, n)) for n in NAMESPACES),
                 WebSocketRoute("/{path:path}", _nowhere),
             ],
-            middleware=[*(pages if cors else []), Middleware(self._guard.wrap)],
+            middleware=[
+                Middleware(logged_http),
+                *(pages if cors else []),
+                Middleware(self._guard.wrap),
+            ],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one socket to its end."""
+        if scope["type"] == "http":
+            where = (scope.get("client") or ("",))[0]
+            belongs_to(self.service.workers.of(f"address {where}"))
         await self._asgi(scope, receive, send)
 
     async def stop(self, reason: str) -> None:

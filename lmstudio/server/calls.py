@@ -14,6 +14,7 @@ from ..protocol.server import ABSENT
 from ..wire import common, embedding, files, llm, system, usage
 from ..wire.config import collapse
 from . import application, repository, retrieval
+from .access import logged_call
 from .clients import Client
 from .engine import BadRequest, EngineError
 from .failures import Failure
@@ -240,8 +241,7 @@ _SHARED: dict[str, Handler] = {
     "countTokens": _count_tokens,
 }
 
-#: Namespace and endpoint -> what answers it.
-CALLS: dict[tuple[str, str], Handler] = {
+_CALLS: dict[tuple[str, str], Handler] = {
     **{("llm", name): handler for name, handler in _SHARED.items()},
     ("llm", "applyPromptTemplate"): _apply_template,
     **{("embedding", name): handler for name, handler in _SHARED.items()},
@@ -255,4 +255,9 @@ CALLS: dict[tuple[str, str], Handler] = {
     **application.CALLS,
     **repository.CALLS,
     **retrieval.CALLS,
+}
+
+#: Namespace and endpoint -> what answers it.
+CALLS: dict[tuple[str, str], Handler] = {
+    key: logged_call("/".join(key), handler) for key, handler in _CALLS.items()
 }

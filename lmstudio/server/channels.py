@@ -18,6 +18,7 @@ from ..wire.common import KVConfig, KVLayer, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
 from . import application, repository, retrieval
+from .access import logged_channel
 from .calls import Context
 from .engine import BadRequest
 from .failures import Failure
@@ -348,8 +349,7 @@ def _seconds(name: str, milliseconds: int | None) -> float | None:
     return milliseconds / 1000
 
 
-#: Namespace and endpoint -> what serves it.
-CHANNELS: dict[tuple[str, str], Handler] = {
+_CHANNELS: dict[tuple[str, str], Handler] = {
     **{(of, "loadModel"): _load_model for of in ("llm", "embedding")},
     **{(of, "getOrLoad"): _get_or_load for of in ("llm", "embedding")},
     ("llm", "predict"): _predict,
@@ -359,4 +359,9 @@ CHANNELS: dict[tuple[str, str], Handler] = {
     **application.CHANNELS,
     **repository.CHANNELS,
     **retrieval.CHANNELS,
+}
+
+#: Namespace and endpoint -> what serves it.
+CHANNELS: dict[tuple[str, str], Handler] = {
+    key: logged_channel("/".join(key), handler) for key, handler in _CHANNELS.items()
 }

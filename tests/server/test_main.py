@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,3 +133,44 @@ def test_a_token_of_another_form(tmp_path):
     assert (1, "") == (process.returncode, output)
     assert errors.startswith("error: an API token has the form sk-lm-")
     assert "hunter2" not in errors
+
+
+@pytest.mark.slow
+def test_the_log_says_where_the_token_comes_from(tmp_path):
+    """It names the variable that holds the token, and not a file, nor the token."""
+    token = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMSTUDIO_SERVER_API_TOKEN", token)
+        with start(tmp_path, "--port", "0") as process:
+            process.stdout.readline()
+            process.terminate()
+            _, errors = process.communicate(timeout=5)
+    said = (
+        "clients need an API token: the one of the variable LMSTUDIO_SERVER_API_TOKEN"
+    )
+    assert said in errors
+    assert "api-tokens" not in errors and token not in errors
+
+
+@pytest.mark.slow
+def test_verbose(tmp_path):
+    """Each request is one line with who, what, outcome and time; no contents."""
+    with start(tmp_path, "--port", "0", "--verbose") as process:
+        url = process.stdout.readline().split()[-1]
+        with raw_client(url, "embedding") as client:
+            assert [] == client.call("listLoaded")["result"]
+            client.call("unloadModel", {"identifier": "secret words"})
+        address = url.replace("ws:", "http:") + "/v1/models?secret"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            answer.read()
+        process.terminate()
+        _, errors = process.communicate(timeout=5)
+    lines = [line for line in errors.splitlines() if "lmstudio.server.access" in line]
+    said = [re.sub(r"\d+ ms$", "N ms", line.partition("access: ")[2]) for line in lines]
+    said = [re.sub(r"^client \S+:", "client X:", line) for line in said]
+    assert [
+        "client X: embedding/listLoaded: done, N ms",
+        "client X: embedding/unloadModel: failed (Failure), N ms",
+        "127.0.0.1: GET /v1/models: 200, N ms",
+    ] == said
+    assert "secret" not in "".join(lines)
