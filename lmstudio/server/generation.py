@@ -43,6 +43,7 @@ from .structure import read_structure
 from .toolcalls import ToolCalls, schemas_of
 from .toolcalls_forced import forced_call
 from .toolcalls_prompt import Tooling
+from .work import in_turn
 
 T = TypeVar("T")
 Packet = dict[str, Any]
@@ -240,9 +241,9 @@ class Generation:
         if self._structure is not None and stop[0] != "modelUnloaded":
             output = "".join(self._texts)
             if stop[0] == "eosFound":
-                self._structure.check(output)
+                await in_turn(self._structure.check, output)
             elif stop[0] != "userStopped":
-                self._structure.check_start(output)
+                await in_turn(self._structure.check_start, output)
         yield Finished(self._meter.stats(*stop), effective(self._config))
 
     async def _until_cancelled(self, start: Callable[[], Awaitable[T]]) -> T:
@@ -382,7 +383,7 @@ class Generation:
         if self._prompt.images and isinstance(outcome, ContextOverflow):
             # Only the engine knows how many tokens an image has, and half of one is
             # none: whole messages go until it fits.
-            if not await asyncio.to_thread(self._prompt.drop_oldest):
+            if not await in_turn(self._prompt.drop_oldest):
                 raise outcome
             return await self._continued()
         self._overruns += 1
@@ -432,7 +433,7 @@ async def format_prompt(
         turns = turns_of(history, options.system_prompt, marks)
         return formatter.format(tooling.turns(turns))
 
-    return await asyncio.to_thread(formatted)  # a template may take seconds
+    return await in_turn(formatted)  # a template may take seconds
 
 
 def _shown_marks(file: ModelFile, history: History) -> dict[str, str]:

@@ -30,6 +30,10 @@ class Limits:
         authentication_time: Seconds for a socket to say who it is.
         header_time: Seconds for the head of an HTTP request.
         body_time: Seconds for its body.
+        write_time: Seconds in which a client has to read a part of an HTTP answer that
+            waits for it; a prediction ends with its connection.
+        first_bytes: Bytes in a message of a socket that has not said who it is.
+        values: Values in one message or body, told by the marks between them.
     """
 
     message_bytes: int = 100 * 1024 * 1024
@@ -41,6 +45,20 @@ class Limits:
     authentication_time: float = 10.0
     header_time: float = 10.0
     body_time: float = 120.0
+    write_time: float = 30.0
+    first_bytes: int = 8 * 1024
+    values: int = 2_000_000
+
+    def are_too_many(self, data: str | bytes) -> bool:
+        """Whether JSON makes more values than one message may.
+
+        Parsed they take thirty times the memory, and all others wait meanwhile: so
+        they are counted before. Marks in texts count as well.
+        """
+        if isinstance(data, str):
+            return len(data) > self.values and sum(map(data.count, "[{,")) > self.values
+        marks = (b"[", b"{", b",")
+        return len(data) > self.values and sum(map(data.count, marks)) > self.values
 
 
 class Refusals:

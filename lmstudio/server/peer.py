@@ -30,6 +30,7 @@ from .limits import Limits, Refusals
 from .service import Service
 from .tasks import Tasks
 from .tokens import needed
+from .work import belongs_to
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,10 @@ class Peer:
 
         It waits while the client has asked for more than `BACKLOG` allows.
         """
+        problem = self._excess(frame)
+        if problem is not None:
+            await self._refuse("size", problem)
+            return
         try:
             message = json.loads(frame) if isinstance(frame, str) else None
             if self._service.observe is not None:
@@ -180,22 +185,36 @@ class Peer:
         try:
             client = self._service.clients.join(who.identifier, who.passkey)
         except Refused as exc:
-            self._refusals.add("client", f"refused a client: {exc}")
-            await self._send(self._protocol.refuse(str(exc)))
-            await self._close()
+            await self._refuse("client", str(exc))
             return
         self._context = Context(self._service, self._protocol.namespace, client)
         self._alpha.client = client
+        # The task that reads the socket, and with it those that answer.
+        belongs_to(self._service.workers.of(f"client {client.identifier}"))
         await self._send(self._protocol.accept())
 
     def _too_late(self) -> None:
-        async def refuse() -> None:
-            reason = "Authentication took too long"
-            self._refusals.add("late", f"refused a client: {reason}")
-            await self._send(self._protocol.refuse(reason))
-            await self._close()
+        self._tasks.spawn(self._refuse("late", "Authentication took too long"))
 
-        self._tasks.spawn(refuse())
+    def _excess(self, frame: str | bytes) -> str | None:
+        """Why a frame is not even parsed; None when it is."""
+        limits, size = self._limits, len(frame)
+        if not self._protocol.is_authenticated and size > limits.first_bytes:
+            most = limits.first_bytes
+            return f"The first message has {size} characters, of at most {most}"
+        if limits.are_too_many(frame):
+            return f"A message has more than {limits.values} values"
+        return None
+
+    async def _refuse(self, kind: str, reason: str) -> None:
+        """Say why, and close the socket."""
+        self._refusals.add(kind, f"refused a client: {reason}")
+        if self._protocol.is_authenticated:
+            warning = {"type": "communicationWarning", "warning": reason}
+            await self._send(warning | {"kind": "unknown"})
+        else:
+            await self._send(self._protocol.refuse(reason))
+        await self._close()
 
     def _dropped(self, frame: str | bytes, problem: str) -> None:
         """Log a frame that gets no answer."""

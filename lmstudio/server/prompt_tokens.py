@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from ..errors import shown
 from .engine import Image, LoadedModel, ModelFile, PromptPart
 from .prompt import Formatter, Turn, shown_images
 from .sampling import GenerationError
+from .work import in_turn
 
 #: Goes into the middle of a control token, where it can't be sent as ids. It has no
 #: width, and no line is broken at it.
@@ -125,9 +125,7 @@ class Prompt:
         """
         text = self._marked
         if turns is not None and self._formatter is not None:
-            text = await asyncio.to_thread(
-                self._formatter.format, turns, open_turn=open_turn
-            )
+            text = await in_turn(self._formatter.format, turns, open_turn=open_turn)
             text += self._start if open_turn else ""
         parts = await self._parts(text)
         made: list[int] = []

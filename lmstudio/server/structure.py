@@ -15,6 +15,7 @@ from ..errors import shown
 from .gbnf import Grammar, Unreadable
 from .json_start import first_characters, may_become_json
 from .sampling import GenerationError
+from .schema_answers import answer_problem, inner_drafts
 from .schema_limits import grammar_problems, schema_problems
 
 KEY = "llm.prediction.structured"
@@ -98,10 +99,9 @@ class Structure:
             raise _mismatch("JSON", str(exc), text) from None
         if self.schema is None:
             return
-        validator = _validator(self.schema)(self.schema)
-        for error in validator.iter_errors(value):
-            at = f"{error.json_path}: {error.message}"
-            raise _mismatch("JSON that obeys the schema", at, text)
+        problem = answer_problem(_validator(self.schema), self.schema, value)
+        if problem is not None:
+            raise _mismatch("JSON that obeys the schema", problem, text)
 
 
 def read_structure(setting: Mapping[str, Any] | None) -> Structure | None:
@@ -140,6 +140,7 @@ def _json_structure(schema: Any) -> Structure:
         raise _wrong(f"{at} is not valid JSON schema: {exc.message}") from exc
     except RecursionError as exc:
         raise _wrong(f"{SCHEMA_KEY} is nested too deeply") from exc
+    problems += inner_drafts(schema, SCHEMA_KEY)
     if problems:
         raise _wrong(
             f"{SCHEMA_KEY} holds what this server cannot enforce",

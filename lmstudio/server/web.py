@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import h11
@@ -15,14 +16,20 @@ from .app import App
 
 #: How long a connection too many may wait for its own first word, seconds.
 SURPLUS_TIME = 1.0
+#: What a client has to read in `Limits.write_time`, bytes: less only holds up others.
+LEAST_READ = 16 * 1024
+#: What the system keeps of an answer that is not read, bytes: by itself it takes some
+#: megabytes, which are minutes of a prediction that nobody reads.
+SEND_BUFFER = 128 * 1024
 #: How long a client may take to answer the close of its socket, seconds.
 CLOSE_TIME = 2.0
 
 
 class HttpConnection(H11Protocol):
-    """Counts connections, and gives the head of a request so much time."""
+    """Counts connections, and gives a request and the reader of its answer time."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
     # Why there are too many, for one that is. It is told once it asks: an answer in
     # front of the question may be lost with the connection.
     _surplus: tuple[str, str] | None = None
@@ -30,6 +37,9 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Refuse it, or wait for the head of its request."""
         super().connection_made(transport)
+        reach = transport.get_extra_info("socket")
+        if reach is not None:
+            reach.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         limits = self._app.limits
         theirs = _address(self)
         same = sum(_address(other) == theirs for other in self.connections)
@@ -58,9 +68,20 @@ class HttpConnection(H11Protocol):
         else:
             self._head_came()
 
+    def pause_writing(self) -> None:
+        """Wait until the client reads; the answer waits, too."""
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """It does."""
+        super().resume_writing()
+        self._reads()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""
         self._head_came()
+        self._reads()
         super().connection_lost(exc)
 
     @property
@@ -79,6 +100,27 @@ class HttpConnection(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _expect_reading(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        limit = self._app.limits.write_time
+        self._reads()
+        self._read_timer = self.loop.call_later(limit, self._check_reading, unread)
+
+    def _reads(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _check_reading(self, unread: int) -> None:
+        if unread - self.transport.get_write_buffer_size() >= LEAST_READ:
+            self._expect_reading()  # slow, but it reads
+            return
+        limit = self._app.limits.write_time
+        text = f"no part of the answer was read in {limit:g} seconds"
+        theirs = _address(self)
+        self._app.refusals.add("reading", f"closed a connection from {theirs}: {text}")
+        self.transport.abort()
 
     def _too_late(self) -> None:
         self._head_timer = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 import pytest
 
@@ -50,6 +51,34 @@ def test_who_does_not_authenticate_is_turned_away():
         await socket.peer.ended()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("frame", ["x" * 8193, "[" * 8193, b"x" * 8193])
+def test_large_frames_before_authentication(frame):
+    """Who has not said who it is gets nothing large read; the socket is closed."""
+
+    async def main():
+        socket = Socket(Bench().service)
+        await socket.peer.receive(frame)
+        reason = "The first message has 8193 characters, of at most 8192"
+        assert {"success": False, "error": reason} == await socket.sent.get()
+        assert socket.is_closed
+        await socket.peer.ended()
+
+    asyncio.run(main())
+
+
+@on_a_bench
+async def test_messages_of_too_many_values(bench):
+    """A message that would take gigabytes once it is read closes its socket unread."""
+    frame = "[" + "[]," * 2_000_000 + "[]]"
+    started = time.thread_time()
+    await bench.socket.peer.receive(frame)
+
+    assert time.thread_time() - started < 1
+    warning = (await bench.socket.sent.get())["warning"]
+    assert "A message has more than 2000000 values" == warning
+    assert bench.socket.is_closed
 
 
 @pytest.mark.parametrize("frame", ["", "{", "[" * 100_000, b"{}", "null", '"\\ud800"'])

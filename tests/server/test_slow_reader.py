@@ -12,8 +12,10 @@ import threading
 import pytest
 from websockets.sync.client import connect
 
+from lmstudio.server.limits import Limits
 from lmstudio.testing.script import Await
 from rawclient import prediction, raw_client, texts
+from server.rest.asking import HELLO
 from server.servers import scripted_server
 
 AUTH = {"authVersion": 1, "clientIdentifier": "slow", "clientPasskey": "x"}
@@ -108,3 +110,51 @@ def stuck_at(scripted):
         last = now
         waiting.wait(0.05)
     raise AssertionError("the server never held back")
+
+
+def test_streams_that_nobody_reads_end(caplog):
+    """Plain HTTP: who reads nothing of an answer for a while loses its connection."""
+    limits = Limits(write_time=1.0)
+    with (
+        scripted_server(limits=limits) as scripted,
+        contextlib.ExitStack() as stack,
+        raw_client(scripted.url) as client,
+    ):
+        client.load("any")
+        (instance,) = scripted.services[0].registry.loaded("llm")
+        for _ in range(4):
+            scripted.reply(*["x" * FRAGMENT] * (WANTED // FRAGMENT))
+            stack.enter_context(unread_stream(scripted.server.port))
+        until(lambda: ("generating", 4) == instance.status)
+        until(lambda: ("idle", 0) == instance.status)
+        scripted.reply("prompt")
+        *packets, _, _ = client.packets(client.open("predict", prediction("hi")))
+        assert ["prompt"] == texts(packets)
+    assert "closed a connection from 127.0.0.1: no part of the answer" in caplog.text
+
+
+def until(condition):
+    """Wait for a condition, ten seconds at most."""
+    waiting = threading.Event()
+    for _ in range(200):
+        if condition():
+            return
+        waiting.wait(0.05)
+    raise AssertionError("it did not come about")
+
+
+@contextlib.contextmanager
+def unread_stream(port):
+    """A connection that asked for a stream, and takes little before it is read."""
+    asked = {"model": "any", "stream": True, "messages": HELLO}
+    body = json.dumps(asked).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.settimeout(10)
+        made.connect(("127.0.0.1", port))
+        made.sendall(head.encode() + body)
+        yield made

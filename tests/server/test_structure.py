@@ -232,6 +232,56 @@ def test_first_characters_through_references():
         structure.check_start("{")
 
 
+SLOW = "^((a+)+b|a*c)$"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["a" * 40 + "c"], "pattern": SLOW},
+        {"anyOf": [{"pattern": SLOW}, {"pattern": SLOW + "|x"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"pattern": SLOW}}},
+    ],
+)
+def test_patterns_are_left_to_the_engine(schema):
+    """No regular expression of a client runs here: some would take years."""
+    of(schema).check('"' + "a" * 40 + 'c"')
+
+
+def test_patterns_of_names_are_left_to_the_engine():
+    """Those neither, nor with what goes for all other names."""
+    patterns = {SLOW: {"type": "integer"}}
+    schema = {"type": "object", "patternProperties": patterns}
+    name = "a" * 40 + "c"
+
+    of(schema).check('{"' + name + '": 1}')
+    of(schema | {"additionalProperties": False}).check('{"' + name + '": 1}')
+
+
+@pytest.mark.parametrize("draft", ["2020-12/schema", "2019-09/schema"])
+def test_schemas_in_schemas_name_no_draft(draft):
+    """An inner schema of another draft would be checked by other rules."""
+    inner = {"$schema": f"https://json-schema.org/draft/{draft}", "pattern": "a"}
+
+    message = refused({"type": "object", "properties": {"x": inner}})
+
+    assert "$schema at llm.prediction.structured.jsonSchema.properties.x" in message
+    named = {"properties": {"$schema": {"type": "string"}}}
+    assert named == of(named).json_schema
+
+
+def test_a_check_has_an_end(monkeypatch):
+    """A schema that doubles the work at each step is given up in time."""
+    monkeypatch.setattr("lmstudio.server.schema_answers.MAX_SECONDS", 0.2)
+    steps = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)}
+    endless = {"$ref": "#/$defs/s0", "$defs": steps | {"s40": {}}}
+
+    with pytest.raises(GenerationError, match=r"takes more than 0.2 seconds"):
+        of(endless).check("1")
+    with pytest.raises(GenerationError, match="without an end"):
+        of({"$ref": "#"}).check("1")
+
+
 def test_grammar():
     """A grammar goes to the engine as it is, and its output is not looked at."""
     grammar = 'root ::= "yes" | "no"'

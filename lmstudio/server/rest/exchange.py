@@ -15,14 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from ...errors import shown
 from ..guard import new_request_id
+from ..limits import Limits
 from ..peer import encoded
 from .errors import RestError, refusal
 from .options import field_at_fault
 
 log = logging.getLogger(__name__)
-
-#: Bodies of more bytes are parsed on a thread: others wait meanwhile.
-QUICK_BODY = 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -55,9 +53,15 @@ class Exchange:
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, style: Style = OPENAI
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        style: Style = OPENAI,
+        limits: Limits | None = None,
     ) -> None:
         self.style = style
+        self._limits = limits or Limits()
         self.request_id = new_request_id()
         self.params: Mapping[str, str] = scope.get("path_params", {})
         self.headers = Headers(scope=scope)
@@ -78,11 +82,15 @@ class Exchange:
         """
         self._check_kind()
         data = await self._read()
+        limits = self._limits
+        if limits.are_too_many(data):
+            raise RestError(
+                f"The body has more than {limits.values} values",
+                status=413,
+                code="too_many_values",
+            )
         try:
-            if len(data) > QUICK_BODY:
-                parsed = await asyncio.to_thread(json.loads, data)
-            else:
-                parsed = json.loads(data)
+            parsed = json.loads(data)  # a thread would hold up all others as well
         except (ValueError, RecursionError) as exc:
             why = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
             raise RestError(
@@ -203,9 +211,14 @@ Handler = Callable[[Exchange, dict[str, Any]], Awaitable[None]]
 
 
 class Ongoing:
-    """The requests that are answered at the moment."""
+    """The requests that are answered at the moment.
 
-    def __init__(self) -> None:
+    Attributes:
+        limits: How much each may ask for.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self._works: dict[asyncio.Task[None], asyncio.Future[None]] = {}
         self._reason: str | None = None  # why the server ends, once it does
 
@@ -258,7 +271,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, until the client hangs up."""
-        exchange = Exchange(scope, receive, send, self._style)
+        exchange = Exchange(scope, receive, send, self._style, self._ongoing.limits)
         try:
             self._ongoing.check()
             handler = self._handler(scope)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from starlette.routing import Route
 
+from ..limits import Limits
 from ..service import Service
 from .completions import Completions
 from .embeddings import Embeddings
@@ -23,12 +24,16 @@ Table = Mapping[str, Mapping[str, Handler]]
 class Rest:
     """Everything that one server answers over plain HTTP.
 
+    Args:
+        service: What all connections share.
+        limits: How much clients may ask for.
+
     Attributes:
         routes: Its routes, the catch-alls last.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._ongoing = Ongoing()
+    def __init__(self, service: Service, limits: Limits | None = None) -> None:
+        self._ongoing = Ongoing(limits or Limits())
         found = [
             Route(path, Endpoint(methods, self._ongoing, style))
             for style, table in (

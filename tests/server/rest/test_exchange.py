@@ -80,6 +80,13 @@ def test_kinds_of_json(served, kind):
     assert 200 == served.ask(CHAT, body, headers={"content-type": kind}).status
 
 
+def test_bodies_of_too_many_values(served):
+    """A body that would take gigabytes once it is read is refused unread."""
+    answer = served.ask(CHAT, b'{"a": [' + b"[]," * 2_000_000 + b"[]]}")
+
+    assert (413, "too_many_values") == (answer.status, answer.error["code"])
+
+
 def test_a_large_body_is_read(served):
     """A body of some megabytes is no trouble."""
     text = "x" * 3_000_000
