@@ -106,7 +106,8 @@ class Guard:
                 where = f"{scope['method']} {scope['path']:.200}"
                 self._refusals.add(exc.code, f"refused {where}: {exc.text}")
             if not is_started:
-                await answer(send, exc.status, exc.code, exc.text)
+                is_native = scope["path"].startswith("/api/v1/")
+                await answer(send, exc.status, exc.code, exc.text, is_native=is_native)
 
     def _check(self, scope: Scope) -> None:
         """Raise what is wrong with the head of a request."""
@@ -172,11 +173,17 @@ def _check_size(size: int, limits: Limits) -> None:
         raise _Refused(413, "body_too_large", text)
 
 
-async def answer(send: Send, status: int, code: str, text: str) -> None:
-    """Answer an HTTP request with an error as OpenAI's clients read it."""
+async def answer(
+    send: Send, status: int, code: str, text: str, *, is_native: bool = False
+) -> None:
+    """Answer an HTTP request with an error as OpenAI's clients read it.
+
+    Args:
+        is_native: Name its type as LM Studio's own interface does.
+    """
     error = {
         "message": text,
-        "type": "invalid_request_error",
+        "type": "invalid_request" if is_native else "invalid_request_error",
         "param": None,
         "code": code,
     }

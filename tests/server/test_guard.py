@@ -232,3 +232,25 @@ def test_connections_are_counted(caplog, name):
         where = " from 127.0.0.1" if name == "connections_per_address" else ""
         text = f"refused a connection from 127.0.0.1: 2 are open{where}"
         assert [text] == caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/models", "invalid_request_error"),
+        ("/api/v0/models", "invalid_request_error"),
+        ("/api/v1/models", "invalid_request"),
+    ],
+)
+def test_errors_have_the_form_of_their_interface(path, kind):
+    """Who is refused at the door reads an error of the interface that was asked."""
+    token = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
+    with scripted_server(api_token=token) as scripted, http(scripted) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        error = json.loads(answer.read())["error"]
+    assert (401, kind, "invalid_api_key") == (
+        answer.status,
+        error["type"],
+        error["code"],
+    )

@@ -209,6 +209,7 @@ class _Function:
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 @body(kw_only=True)
@@ -230,8 +231,30 @@ class _Choice:
 
 def _definition(function: _Function) -> dict[str, Any]:
     given = attrs.asdict(function, filter=lambda _, value: value is not None)
-    empty = {"type": "object", "properties": {}}
-    return {**given, "parameters": function.parameters or empty}
+    strict = given.pop("strict", False)
+    schema = function.parameters or {"type": "object", "properties": {}}
+    return {**given, "parameters": _closed(schema) if strict else schema}
+
+
+def _closed(schema: Any) -> Any:
+    """A schema whose objects have no other properties than it names.
+
+    Source: docs/wire/rest.md, "Options".
+    """
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(schema)
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(made.get(key), dict):
+            made[key] = {name: _closed(one) for name, one in made[key].items()}
+    for key in ("items", "prefixItems", "anyOf", "oneOf"):
+        if key in made:
+            made[key] = _closed(made[key])
+    if made.get("type") == "object" or "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return made
 
 
 def _choice(value: Any) -> tuple[str, str | None]:

@@ -174,9 +174,32 @@ def test_one_tool_by_name_is_the_only_one():
 
 def test_flat_tools():
     """Responses have name and parameters beside the type."""
-    flat = {"type": "function", "strict": True, **FUNCTION}
+    flat = {"type": "function", "strict": False, **FUNCTION}
     made = options.tools([flat], None, flat=True)
     assert [TOOL] == made["raw_tools"]["tools"]
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_strict_tools(is_flat):
+    """Strict tools take no properties but those that they name, at any depth."""
+    inner = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    free = {"type": "object", "additionalProperties": True}
+    parts = {"a": {"items": inner}, "b": {"anyOf": [inner, {"type": "null"}]}}
+    schema = {"type": "object", "properties": {**parts, "c": free, "enum": 5}}
+    function = {"name": "add", "parameters": schema, "strict": True}
+    tool = {"type": "function", **(function if is_flat else {"function": function})}
+    (made,) = options.tools([tool], None, flat=is_flat)["raw_tools"]["tools"]
+    closed = {**inner, "additionalProperties": False}
+    parts = {"a": {"items": closed}, "b": {"anyOf": [closed, {"type": "null"}]}}
+    assert {
+        "type": "object",
+        "properties": {**parts, "c": free, "enum": 5},
+        "additionalProperties": False,
+    } == made["function"]["parameters"]
+    assert "strict" not in made["function"]
+    bare = {"function": {"name": "add", "strict": True}}
+    (made,) = options.tools([bare], None)["raw_tools"]["tools"]
+    assert False is made["function"]["parameters"]["additionalProperties"]
 
 
 def test_no_tools():
