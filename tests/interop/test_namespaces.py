@@ -43,6 +43,10 @@ async function ask(what, action) {
   await ask("notify", () => client.system.notify({ title: "a", description: "b" }));
   await ask("start", () => client.system.startHttpServer({ port: 1, cors: false }));
   await ask("stop", () => client.system.stopHttpServer());
+  await ask("plan", () =>
+    client.repository
+      .createArtifactDownloadPlanner({ owner: "a", name: "b" })
+      .untilReady());
   await ask("loaded", async () => (await client.llm.listLoaded()).length);
   console.log(JSON.stringify(said));
 })();
@@ -67,6 +71,7 @@ def test_plugins_and_runtime(tmp_path, model_file, version):
         "reindex": "No such c",
         "start": "can't start another HTTP server",
         "stop": "can't stop to serve HTTP",
+        "plan": "no artifacts" if version == "1.5.0" else "makes no download plans",
     }
     values = {"loaded": 0, "flags": [], "notify": None}
     if version == "2.0.0":
