@@ -315,6 +315,9 @@ def _credentials(message: Mapping[str, Any]) -> Authenticate | None:
 
 def _integer(message: Mapping[str, Any], name: str) -> int | None:
     value = message.get(name)
+    # Some clients write all numbers as floats. Source: docs/wire/messages.md.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value

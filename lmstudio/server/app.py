@@ -93,8 +93,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one socket to its end."""
         if scope["type"] == "http":
-            where = (scope.get("client") or ("",))[0]
-            belongs_to(self.service.workers.of(f"address {where}"))
+            belongs_to(self.service.workers.of(f"address {_address(scope)}"))
         await self._asgi(scope, receive, send)
 
     async def stop(self, reason: str) -> None:
@@ -136,13 +135,14 @@ class App:
         async def close() -> None:
             await say({"type": "websocket.close", "code": 1000})
 
+        refusals = self.refusals.of(_address(scope))
         peer = Peer(
             namespace,
             self.service,
             send_text,
             close,
             limits=self.limits,
-            refusals=self.refusals,
+            refusals=refusals,
         )
         self._peers.add(peer)
         peer.start()
@@ -153,6 +153,11 @@ class App:
             is_open = False
             self._peers.discard(peer)
             await peer.ended()
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from."""
+    return str((scope.get("client") or ("",))[0])
 
 
 class _Socket:

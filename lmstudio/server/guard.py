@@ -76,11 +76,12 @@ class Guard:
         origin, host = header(scope, b"origin"), header(scope, b"host")
         if self._cors:
             return None
+        refusals = self._refusals.of(str((scope.get("client") or ("",))[0]))
         if is_foreign(origin, host):
-            self._refusals.add("page", f"refused a web page of {origin:.200}")
+            refusals.add("page", f"refused a web page of {origin:.200}")
             return "Web pages may connect only with CORS switched on"
         if self._hosts is not None and not is_ours(host, self._hosts):
-            self._refusals.add("host", f"refused a request to the host {host!r:.200}")
+            refusals.add("host", f"refused a request to the host {host!r:.200}")
             return (
                 "This server answers to addresses and to localhost only: any other"
                 " name may be one that a web page has pointed at this machine"
@@ -104,7 +105,8 @@ class Guard:
         except _Refused as exc:
             if exc.code != "page":
                 where = f"{scope['method']} {scope['path']:.200}"
-                self._refusals.add(exc.code, f"refused {where}: {exc.text}")
+                refusals = self._refusals.of(str((scope.get("client") or ("",))[0]))
+                refusals.add(exc.code, f"refused {where}: {exc.text}")
             if not is_started:
                 is_native = scope["path"].startswith("/api/v1/")
                 await answer(send, exc.status, exc.code, exc.text, is_native=is_native)

@@ -72,6 +72,14 @@ class Refusals:
         self._clock = clock
         self._last: dict[str, float] = {}
         self._more: dict[str, int] = {}
+        self._end = ""
+
+    def of(self, address: str) -> Refusals:
+        """The same, with the address that is refused in each line."""
+        made = Refusals(self._clock)
+        made._last, made._more = self._last, self._more
+        made._end = f" (from {address})" if address else ""
+        return made
 
     def add(self, kind: str, text: str) -> None:
         """Log one refusal, unless one of its kind was just logged.
@@ -87,4 +95,6 @@ class Refusals:
             return
         more = self._more.pop(kind, 0)
         self._last[kind] = now
-        log.warning("%s%s", text, f" (and {more} more like it)" if more else "")
+        log.warning(
+            "%s%s%s", text, self._end, f" (and {more} more like it)" if more else ""
+        )

@@ -25,6 +25,8 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # it has none a
 
     def __init__(self, path: Path, most: int = MOST) -> None:
         super().__init__(sys.stderr)
+        with contextlib.suppress(OSError):  # what others ask for is nobody else's
+            path.chmod(0o600)
         self._path = path
         self._most = most
 
@@ -38,7 +40,7 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # it has none a
     def _begin(self) -> None:
         os.replace(self._path, self._path.with_name(self._path.name + ".1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        new = os.open(self._path, flags, 0o644)
+        new = os.open(self._path, flags, 0o600)
         try:
             for number in (1, 2):
                 os.dup2(new, number)

@@ -26,23 +26,58 @@ PERMISSIONS = ("predict", "models", "server")
 
 _LETTERS = string.ascii_letters + string.digits
 
-#: Endpoint -> the permission that it takes. Whatever is not here takes "predict".
-_NEEDS = {
-    "loadModel": "models",
-    "unloadModel": "models",
-    "downloadModel": "models",
-    "downloadArtifact": "models",
-    "downloadRuntimeExtension": "models",
-    "createDownloadPlan": "models",
-    "createArtifactDownloadPlan": "models",
-    "requestShutdown": "server",
-    "startHttpServer": "server",
-    "stopHttpServer": "server",
-    "setExperimentFlag": "server",
-    "streamLogs": "server",
+#: Permission -> the endpoints that take it. Whatever is in none takes "server".
+_ENDPOINTS = {
+    "predict": (
+        *("alive", "applyPromptTemplate", "completeRawText", "countTokens"),
+        *("embedString", "estimateModelUsage", "fuzzyFindStaffPicks"),
+        *("getAuthenticationStatus", "getBasePredictionConfig"),
+        *("getDocumentParsingLibrary", "getEngineSelections", "getExperimentFlags"),
+        *("getInstanceProcessingState", "getLoadConfig", "getLocalArtifactFiles"),
+        *("getLocalFileAbsolutePath", "getModelCatalog", "getModelDownloadOptions"),
+        *("getModelInfo", "getOrLoad", "getWritableArtifactOwners", "info"),
+        *("isAuthenticated", "listDownloadedModelVariants", "listDownloadedModels"),
+        *("listEngines", "listLoaded", "lmLinkStatus", "notify", "parseDocument"),
+        *("predict", "retrieve", "searchModels", "searchRuntimeExtensions"),
+        *("surveyHardware", "tokenize", "uploadFileBase64", "version"),
+    ),
+    "models": (
+        *("createArtifactDownloadPlan", "createDownloadPlan", "downloadArtifact"),
+        *("downloadModel", "downloadRuntimeExtension", "loadModel", "unloadModel"),
+    ),
+    "server": (
+        *("deauthenticate", "ensureAuthenticated", "installLocalPlugin"),
+        *("installPluginDependencies", "lmLinkSetDisabled"),
+        *("lmLinkSetPreferredDevice", "lmLinkUpdateDeviceName"),
+        *("loginAsComputeDevice", "loginWithPreAuthenticatedKeys", "pushArtifact"),
+        *("removeEngine", "requestShutdown", "selectEngine", "setExperimentFlag"),
+        *("startHttpServer", "stopHttpServer", "streamLogs"),
+    ),
 }
-#: Last part of a path of the REST interfaces -> the same.
-_PATH_NEEDS = {"load": "models", "unload": "models", "download": "models"}
+NEEDS = {name: needs for needs, names in _ENDPOINTS.items() for name in names}
+#: Method and path of the REST interfaces -> the same; at the end of a path ``*`` is
+#: anything. Whatever is not here takes "server".
+NEEDS_AT = {
+    **dict.fromkeys(
+        [
+            *(("GET", "/v1/models"), ("GET", "/v1/models/*")),
+            *(("GET", "/api/v0/models"), ("GET", "/api/v0/models/*")),
+            *(("POST", "/v1/chat/completions"), ("POST", "/v1/completions")),
+            *(("POST", "/v1/embeddings"), ("POST", "/api/v0/chat/completions")),
+            *(("POST", "/api/v0/completions"), ("POST", "/api/v0/embeddings")),
+            *(("POST", "/v1/responses"), ("GET", "/v1/responses/*")),
+            *(("DELETE", "/v1/responses/*"), ("POST", "/api/v1/chat")),
+            *(
+                ("GET", "/api/v1/models"),
+                ("GET", "/api/v1/models/download/status/*"),
+            ),
+        ],
+        "predict",
+    ),
+    ("POST", "/api/v1/models/load"): "models",
+    ("POST", "/api/v1/models/unload"): "models",
+    ("POST", "/api/v1/models/download"): "models",
+}
 
 
 @attrs.frozen
@@ -230,11 +265,17 @@ def chosen(
 
 def needed(endpoint: str) -> str:
     """The permission that a call or channel takes."""
-    return _NEEDS.get(endpoint, "predict")
+    return NEEDS.get(endpoint, "server")
 
 
 def needed_at(method: str, path: str) -> str:
     """The permission that an HTTP request takes."""
-    if method == "DELETE":
-        return "models"
-    return _PATH_NEEDS.get(path.rstrip("/").rpartition("/")[2], "predict")
+    method = "GET" if method == "HEAD" else method
+    path = path.rstrip("/")
+    for (one, place), permission in NEEDS_AT.items():
+        is_there = path == place
+        if place.endswith("*"):
+            is_there = path.startswith(place[:-1])
+        if one == method and is_there:
+            return permission
+    return "server"

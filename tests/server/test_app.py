@@ -98,7 +98,7 @@ def test_foreign_pages_are_refused(scripted, caplog):
     assert 403 == refused.value.response.status_code
     with raw_client(scripted.url, origin=scripted.http) as client:
         assert [] == client.call("listLoaded")["result"]
-    assert [f"refused a web page of {PAGE}"] == caplog.messages
+    assert [f"refused a web page of {PAGE} (from 127.0.0.1)"] == caplog.messages
 
 
 def test_cors_lets_pages_in():

@@ -68,7 +68,7 @@ def test_pages_are_refused(scripted, caplog):
     assert (200, None) == ask(scripted, "/lmstudio-greeting", Origin=PAGE)
     ours = f"http://127.0.0.1:{scripted.server.port}"
     assert 404 == ask(scripted, Origin=ours)[0]
-    assert [f"refused a web page of {PAGE}"] == caplog.messages
+    assert [f"refused a web page of {PAGE} (from 127.0.0.1)"] == caplog.messages
 
 
 def test_cors_lets_pages_read_errors():
@@ -151,7 +151,8 @@ def test_names_that_were_pointed_here(scripted, caplog):
         except InvalidStatus as exc:
             got = exc.response.status_code
         assert status == got
-    assert [f"refused a request to the host {'evil.example'!r}"] == caplog.messages[:1]
+    text = "refused a request to the host 'evil.example' (from 127.0.0.1)"
+    assert [text] == caplog.messages[:1]
 
 
 def test_a_body_has_a_size(scripted, caplog):
@@ -162,7 +163,7 @@ def test_a_body_has_a_size(scripted, caplog):
     pieces = {"method": "POST", "body": iter([b"x" * 600, b"x" * 600])}
     assert (413, "body_too_large") == ask(scripted, "/length", **pieces)
     assert [
-        "refused POST /length: The body has more than 1000 bytes"
+        "refused POST /length: The body has more than 1000 bytes (from 127.0.0.1)"
     ] == caplog.messages
 
 
@@ -174,7 +175,7 @@ def test_a_body_has_its_time(scripted, caplog):
         answer = read_all(slow)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert [
-        "refused POST /length: The body took more than 0.2 seconds"
+        "refused POST /length: The body took more than 0.2 seconds (from 127.0.0.1)"
     ] == caplog.messages
 
 

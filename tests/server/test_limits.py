@@ -22,3 +22,12 @@ def test_one_line_in_a_while(caplog):
         "refused an a (and 4 more like it)",
         "refused an a",
     ] == caplog.messages
+
+
+def test_the_address_is_logged(caplog):
+    """Who is refused can be found; lines of all addresses are counted together."""
+    refusals = Refusals(lambda: 0.0)
+    refusals.of("10.0.0.1").add("kind", "refused it")
+    refusals.of("10.0.0.2").add("kind", "refused it")
+
+    assert ["refused it (from 10.0.0.1)"] == caplog.messages

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 #: Logs and prints lines to its standard error with a bound of 1000 bytes.
@@ -43,6 +46,16 @@ def test_a_new_file_begins(tmp_path):
     assert len(now) < 1100 and 1000 <= len(before) < 1100
     lines = [int(word) for word in (before + now).split() if word.isdigit()]
     assert list(range(lines[0], 100)) == lines
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_only_the_owner_reads_it(tmp_path):
+    """The log, and the one before, can be read by nobody else."""
+    path = tmp_path / "server.log"
+    write(path)
+
+    modes = [stat.S_IMODE((tmp_path / n).stat().st_mode) for n in os.listdir(tmp_path)]
+    assert [0o600, 0o600] == modes
 
 
 def test_what_is_printed_goes_along(tmp_path):

@@ -69,6 +69,18 @@ def test_large_frames_before_authentication(frame):
 
 
 @on_a_bench
+async def test_numbers_may_be_written_as_floats(bench):
+    """Clients whose numbers are floats get their answers."""
+    socket = bench.socket
+    call = {"type": "rpcCall", "endpoint": "listLoaded", "callId": 7.0}
+    await socket.say(call)
+    assert {"type": "rpcResult", "callId": 7, "result": []} == await socket.sent.get()
+    await socket.say(call | {"callId": 7.5})
+    await socket.say(call | {"callId": 8})
+    assert 8 == (await socket.sent.get())["callId"]
+
+
+@on_a_bench
 async def test_messages_of_too_many_values(bench):
     """A message that would take gigabytes once it is read closes its socket unread."""
     frame = "[" + "[]," * 2_000_000 + "[]]"

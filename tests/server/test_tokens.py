@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 
@@ -14,6 +15,7 @@ from websockets.sync.client import connect
 
 import lmstudio
 from lmstudio.server import tokens
+from lmstudio.server.rest import Rest
 from lmstudio.server.tokens import (
     FORM,
     PERMISSIONS,
@@ -171,9 +173,27 @@ def test_what_takes_which_permission():
     assert ("predict", "predict") == (needed("predict"), needed("listLoaded"))
     assert {needed(name) for _, name in ENDPOINTS} <= set(PERMISSIONS)
     assert "models" == needed_at("POST", "/api/v1/models/load")
-    assert "models" == needed_at("DELETE", "/v1/responses/1")
+    assert "predict" == needed_at("DELETE", "/v1/responses/1")
     assert "predict" == needed_at("POST", "/v1/chat/completions")
-    assert "predict" == needed_at("GET", "/v1/models")
+    assert "predict" == needed_at("GET", "/v1/models/")
+    assert ("server", "server") == (needed("new"), needed_at("PUT", "/v1/models"))
+
+
+def test_every_endpoint_has_its_permission():
+    """What takes which permission is written down for each endpoint and path."""
+    assert {name for _, name in ENDPOINTS} == {*tokens.NEEDS}
+    assert {*PERMISSIONS} == {*tokens.NEEDS.values()}
+    with scripted_server() as scripted:
+        routes = Rest(scripted.services[0]).routes
+    served = {
+        (method, re.sub(r"\{.*\}", "*", route.path))
+        for route in routes
+        for method in route.endpoint._methods
+        if method != "HEAD"
+    }
+    assert served == {*tokens.NEEDS_AT}
+    for (method, path), permission in tokens.NEEDS_AT.items():
+        assert permission == needed_at(method, path.replace("*", "some/thing"))
 
 
 @pytest.fixture

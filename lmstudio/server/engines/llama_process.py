@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,11 @@ TAIL_SIZE = 8192  # bytes of stderr that are kept
 LINE_SIZE = 1 << 20  # bytes; a longer line on stdout is dropped
 TERM_SECONDS = 1.5  # how long SIGTERM may take before SIGKILL follows
 KILL_SECONDS = 0.5
+#: Variables that an engine has no use for, and that it must not be made to tell.
+SECRETS = (
+    *("LMSTUDIO_SERVER_API_TOKEN", "LMSTUDIO_API_TOKEN", "LM_API_TOKEN"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+)
 
 
 class Child:
@@ -63,6 +69,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env={k: v for k, v in os.environ.items() if k not in SECRETS},
             # Ctrl-C in a terminal goes to the whole group; ending the child is our job.
             start_new_session=sys.platform != "win32",
         )

@@ -34,6 +34,23 @@ def test_the_config_is_the_first_line_of_stdin():
     assert r'{"key": "\u00e4"}' == asyncio.run(run())
 
 
+def test_the_tokens_stay_here(monkeypatch):
+    """No token in the environment of the server gets into that of an engine."""
+    for name in llama_process.SECRETS:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("LMSTUDIO_OTHER", "kept")
+
+    async def run():
+        line = asyncio.get_running_loop().create_future()
+        code = "import os; print(sorted(n for n in os.environ if os.environ[n] in"
+        child = await start(f"{code} ('secret', 'kept')))", line.set_result)
+        told = await line
+        await child.stop()
+        return told
+
+    assert "['LMSTUDIO_OTHER']" == asyncio.run(run())
+
+
 def test_the_end_of_the_log_is_kept():
     """Only the end of stderr is kept, whole lines of it; bad bytes do no harm."""
 
