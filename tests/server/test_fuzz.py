@@ -172,15 +172,20 @@ def fence(connection, number=10**6):
     return said
 
 
+def odd_number(chance):
+    """A number of a call or channel, which is one every second time."""
+    return chance.randrange(50) if chance.random() < 0.5 else chance.choice(ODD[:6])
+
+
 def odd_message(chance):
     """A message that is nearly right."""
     names = [name for _, name in ENDPOINTS]
     message = {
-        "type": chance.choice(TYPES),
+        "type": chance.choice([*TYPES, *["rpcCall", "channelCreate"] * 3]),
         "endpoint": chance.choice([*names, *names, "nothing", *ODD]),
-        "callId": chance.choice([chance.randrange(50), *ODD[:6]]),
-        "channelId": chance.choice([chance.randrange(50), *ODD[:6]]),
-        "subscribeId": chance.choice([chance.randrange(50), *ODD[:6]]),
+        "callId": odd_number(chance),
+        "channelId": odd_number(chance),
+        "subscribeId": odd_number(chance),
         "parameter": odd_value(chance),
         "creationParameter": odd_value(chance),
         "message": odd_value(chance),
@@ -374,9 +379,8 @@ def test_ten_thousand_channels(scripted, caplog):
     assert {"Too much is open on this connection"} == {
         end["error"]["title"] for end in ends
     }
-    assert "refused a channel: 200 channels are open on this connection" in (
-        caplog.messages
-    )
+    refused = "refused a channel: 200 channels are open on this connection"
+    assert f"{refused} (from 127.0.0.1)" in caplog.messages
 
 
 @pytest.mark.slow
