@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 DEFAULT_CONTEXT = 4096
 #: The same of embedding models, which compute a whole text at once.
 DEFAULT_EMBEDDING_CONTEXT = 2048
+#: Tokens of a prompt that an engine works on at once when the client does not say.
+DEFAULT_BATCH = 128
 #: The longest context that an engine can count, for models whose RoPE is stretched.
 LONGEST_CONTEXT = 2**31 - 1
 #: More GPUs than that no engine looks at.
@@ -28,6 +30,7 @@ LARGEST = {
     **dict.fromkeys(
         ("speculative_draft_max_tokens", "speculative_draft_min_tokens"), 1024
     ),
+    "max_parallel_predictions": 256,
     "rope_frequency_base": 10**12,
     "rope_frequency_scale": 10**12,
 }
@@ -109,6 +112,7 @@ def load_settings(
     usual = DEFAULT_EMBEDDING_CONTEXT if file.is_embedding else DEFAULT_CONTEXT
     given.setdefault("context_length", min(usual, file.max_context_length))
     _check_context(file, given)
+    _check_parallel(given)
     ratio = given.get("gpu_ratio")
     given["gpu_ratio"] = {"max": 1.0, "off": 0.0}.get(str(ratio), ratio)
     if given.get("seed") == -1:  # random, which is the engine's own choice
@@ -225,6 +229,19 @@ def _check_context(file: ModelFile, given: dict[str, Any]) -> None:
             f"not {shown(wanted)}",
             suggestion="Use a shorter context, or stretch RoPE as its page says",
         )
+
+
+def _check_parallel(given: dict[str, Any]) -> None:
+    """Each of the parallel predictions needs a token in a batch, and in the context."""
+    parallel: int = given.get("parallel") or LoadSettings(context_length=1).parallel
+    options = {"context_length": "context_length", "batch_size": "eval_batch_size"}
+    for key, name in options.items():
+        value: int = given.get(key) or DEFAULT_BATCH
+        if value < parallel:
+            raise BadRequest(
+                f"Load option {name} must be at least {parallel}, which is"
+                f" max_parallel_predictions, not {shown(value)}"
+            )
 
 
 def _table(file: ModelFile) -> Table:

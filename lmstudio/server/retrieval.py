@@ -19,6 +19,7 @@ from .engine import BadRequest, LoadedModel
 from .failures import Failure
 from .files import File
 from .instances import Instance
+from .work import in_turn
 
 #: What reads texts, as clients are told.
 PARSER = wire.Parser(library="lmstudio-text", version=__version__)
@@ -28,6 +29,8 @@ BATCH = 8
 LONGEST, MOST = 100_000, 1000
 #: Most passages in one file.
 MOST_PASSAGES = 100_000
+#: Files in one search, with those that are named again, and bytes in them.
+MOST_FILES, MOST_BYTES = 1000, 100_000_000
 #: Where a passage may end, the best place first, and what part of the passage has to
 #: be in front: a whole paragraph may be short, a torn one not.
 _ENDS = (
@@ -191,14 +194,17 @@ class Search:
         """All packets of the search, the result last."""
         asked = await self._model.embed(query)
         yield {"type": "onFileProcessList", "indices": [*range(len(self._files))]}
-        for index in range(len(self._files)):
+        seen: set[int] = set()
+        for index, file in enumerate(self._files):
             yield {"type": "onFileProcessingStart", "index": index}
-            async with aclosing(self._process(index, asked)) as steps:
-                async for packet in steps:
-                    yield {**packet, "index": index}
+            if id(file) not in seen:  # twice the same finds nothing more
+                seen.add(id(file))
+                async with aclosing(self._process(index, asked)) as steps:
+                    async for packet in steps:
+                        yield {**packet, "index": index}
             yield {"type": "onFileProcessingEnd", "index": index}
         yield {"type": "onSearchingStart"}
-        entries = [self._entry(hit) for hit in sorted(self._best, reverse=True)]
+        entries = await in_turn(self._entries)
         yield {"type": "onSearchingEnd"}
         yield {"type": "result", "result": {"entries": entries}}
 
@@ -210,11 +216,11 @@ class Search:
             f"onFileProcessingStep{kind}" for kind in ("Start", "Progress", "End")
         )
         yield {"type": start, "step": "loading"}
-        text = self._texts[index] = text_of(self._files[index])
+        text = self._texts[index] = await in_turn(text_of, self._files[index])
         yield {"type": end, "step": "loading"}
         yield {"type": start, "step": "chunking"}
         settings = self._settings
-        spans = await asyncio.to_thread(
+        spans = await in_turn(
             passages, text, settings.chunk_size, settings.chunk_overlap
         )
         yield {"type": end, "step": "chunking"}
@@ -252,6 +258,10 @@ class Search:
             else:
                 heapq.heappushpop(self._best, hit)
 
+    def _entries(self) -> list[dict[str, Any]]:
+        """The best passages, the nearest first. Counting their lines takes a while."""
+        return [self._entry(hit) for hit in sorted(self._best, reverse=True)]
+
     def _entry(self, hit: _Hit) -> dict[str, Any]:
         """A passage as it travels."""
         text, (begin, end) = self._texts[hit.index], hit.span
@@ -266,11 +276,17 @@ class Search:
 
 
 def text_of(file: File) -> str:
-    """The text in a file.
+    """The text in a file. It takes a while for a large one.
 
     Raises:
         Failure: It is no text.
     """
+    check_text(file)
+    return file.content.decode("utf-8-sig", "replace")
+
+
+def check_text(file: File) -> None:
+    """Raise Failure when a file is no text."""
     if not file.file_type.startswith("text/"):
         what = "an image" if file.file_type == "image" else file.file_type
         if file.file_type == "unknown":
@@ -281,7 +297,23 @@ def text_of(file: File) -> str:
             "Upload its text instead",
             data={"code": "files.unsupported", "fileType": file.file_type},
         )
-    return file.content.decode("utf-8-sig", "replace")
+
+
+def _check_size(parameter: wire.Retrieve, files: Sequence[File]) -> None:
+    """Raise Failure when a search asks for too much."""
+    count = len(parameter.file_identifiers)
+    size = sum(len(file.content) for file in {f.identifier: f for f in files}.values())
+    for what, value, most in (
+        ("files", count, MOST_FILES),
+        ("bytes", size, MOST_BYTES),
+    ):
+        if value > most:
+            raise Failure(
+                f"A search goes through {most} {what} at most, not {value}",
+                None,
+                "Search in fewer files at once",
+                data={"code": "files.tooLarge", "limit": most},
+            )
 
 
 async def _retrieve(caller: Caller, parameter: wire.Retrieve, ends: End) -> None:
@@ -289,10 +321,11 @@ async def _retrieve(caller: Caller, parameter: wire.Retrieve, ends: End) -> None
     settings = Settings.read(parameter.config)
     files = [
         caller.service.files.get(caller.client, identifier)
-        for identifier in parameter.file_identifiers
+        for identifier in parameter.file_identifiers[: MOST_FILES + 1]
     ]
+    _check_size(parameter, files)
     for file in files:
-        text_of(file)  # before anything is embedded
+        check_text(file)  # before anything is embedded
     instance = _embedder(caller, settings.model)
     task = asyncio.current_task()
     assert task is not None
@@ -316,9 +349,11 @@ def _embedder(caller: Caller, identifier: str) -> Instance:
     return registry.find(ModelSpecifier(query=query), "embedding")
 
 
-def _parser_of(caller: Caller, identifier: str) -> tuple[wire.Parser, str]:
-    """What reads a client's file, and the text in it."""
-    return PARSER, text_of(caller.service.files.get(caller.client, identifier))
+def _readable(caller: Caller, identifier: str) -> File:
+    """A client's file that `PARSER` reads."""
+    file = caller.service.files.get(caller.client, identifier)
+    check_text(file)
+    return file
 
 
 async def _parse(caller: Caller, parameter: wire.ParseDocument, ends: End) -> None:
@@ -329,15 +364,16 @@ async def _parse(caller: Caller, parameter: wire.ParseDocument, ends: End) -> No
             f"It has {PARSER.library} {PARSER.version}",
             "Leave the parser to the server",
         )
-    parser, text = _parser_of(caller, parameter.file_identifier)
-    told = {"library": parser.library, "version": parser.version}
+    text = await in_turn(text_of, _readable(caller, parameter.file_identifier))
+    told = {"library": PARSER.library, "version": PARSER.version}
     await ends.send({"type": "parserLoaded", "parser": told})
     await ends.send({"type": "progress", "progress": 1})
     await ends.send({"type": "result", "content": text, "parser": told})
 
 
 async def _library(caller: Caller, parameter: wire.OfFile) -> Any:
-    return _parser_of(caller, parameter.file_identifier)[0]
+    _readable(caller, parameter.file_identifier)
+    return PARSER
 
 
 async def _path(_: Caller, __: Any) -> Any:

@@ -320,6 +320,28 @@ def test_retrieve_refuses(raw, content, values, text):
     assert text in end["error"]["title"]
 
 
+def test_a_file_that_is_named_again():
+    """The same file is read and embedded once, wherever it is in the list."""
+    model, notes = Embedder(), file("cat")
+    packets = search("cat", notes, notes, file("dog", "b.txt"), notes, model=model)
+
+    assert ["cat", "cat", "dog"] == model.texts  # the question is the first
+    assert [0, 2] == [entry["sourceIndex"] for entry in entries(packets)]
+    ends = [p["index"] for p in packets if p["type"] == "onFileProcessingEnd"]
+    assert [0, 1, 2, 3] == ends
+
+
+def test_searches_have_a_size(raw, monkeypatch):
+    """So many files, and bytes in them, are searched at once."""
+    one = upload(raw, "hay")
+    (end,) = retrieve(raw, *[one] * 1001, embeddingModel="embedder")
+    assert "1000 files at most, not 1001" in end["error"]["title"]
+    monkeypatch.setattr(retrieval, "MOST_BYTES", 5)
+    assert "channelClose" == retrieve(raw, one, one)[-1]["type"]
+    (end,) = retrieve(raw, one, upload(raw, "hay"))
+    assert "5 bytes at most, not 6" in end["error"]["title"]
+
+
 def test_files_of_others(raw):
     """A file that this client has not uploaded is not found."""
     (end,) = retrieve(raw, "1-notes.txt")

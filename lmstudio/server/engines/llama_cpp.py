@@ -32,6 +32,7 @@ from lmstudio.server.engines.llama_load import (
     Loading,
     check_file,
     child_config,
+    hidden_folders,
     load_failed,
 )
 from lmstudio.server.engines.llama_process import Child
@@ -93,6 +94,7 @@ class LlamaCppEngine:
             child = await Child.start(self._command, config, loading.line)
         except OSError as exc:
             raise LoadFailed("The engine could not be started", str(exc)) from exc
+        child.folders = hidden_folders(model)
         self._children.add(child)
         child.on_exit(lambda: self._children.discard(child))
         try:

@@ -131,7 +131,8 @@ def load_failed(
     Args:
         event: ``"missing"`` when there is no llama.cpp to run.
     """
-    log = "\n".join(part for part in (child.tail(), message) if part)
+    said = child.without_folders(message or "")
+    log = "\n".join(part for part in (child.tail(), said) if part)
     if event == "missing":
         return LoadFailed(
             "The package xllamacpp, which runs the models, can't be imported",
@@ -148,6 +149,14 @@ def load_failed(
     if message is None:
         log = f"The engine's process ended ({child.how_it_ended()})\n{log}".strip()
     return LoadFailed("llama.cpp could not load the model", log)
+
+
+def hidden_folders(model: ModelFile) -> tuple[str, ...]:
+    """Where models and programs are on this machine, as engines write it."""
+    parents = model.path.parents
+    above = parents[min(model.relative_path.count("/"), len(parents) - 1)]
+    folders = (above, Path(sys.prefix), Path(sys.base_prefix), Path.home())
+    return tuple(f"{f}{os.sep}" for f in folders if f != Path(f.anchor))
 
 
 def check_file(path: Path) -> None:

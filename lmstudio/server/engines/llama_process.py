@@ -33,6 +33,7 @@ class Child:
 
     Attributes:
         returncode: None while it runs; negative for a signal, as in `subprocess`.
+        folders: Beginnings of paths that clients are not told.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Child:
         self._exited = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self.returncode: int | None = None
+        self.folders: tuple[str, ...] = ()
         self._watching = asyncio.create_task(self._watch())
 
     @classmethod
@@ -87,7 +89,14 @@ class Child:
     def tail(self) -> str:
         """The end of what it wrote to stderr."""
         text = self._tail.decode("utf-8", "replace").strip()
-        return text.partition("\n")[2] if len(self._tail) == TAIL_SIZE else text
+        text = text.partition("\n")[2] if len(self._tail) == TAIL_SIZE else text
+        return self.without_folders(text)
+
+    def without_folders(self, text: str) -> str:
+        """A text for clients: where on the disk things are is left out."""
+        for folder in self.folders:
+            text = text.replace(folder, "")
+        return text
 
     def how_it_ended(self) -> str:
         """``"exit code 1"`` or ``"signal 9, SIGKILL"``; only after its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 
 import attrs
@@ -16,6 +17,7 @@ from lmstudio.server.engines.llama_load import (
     Loading,
     check_file,
     child_config,
+    hidden_folders,
     load_progress,
     usable_cores,
 )
@@ -25,6 +27,18 @@ from server.engines.helpers import model
 def config(tmp_path, settings=None, **fields):
     file = model(tmp_path / "m.gguf", **fields)
     return child_config(file, settings or LoadSettings(), "the key")
+
+
+def test_folders_that_clients_are_not_told(tmp_path):
+    """They see a model's path below the folder of the models, and no other folder."""
+    path = tmp_path / "models" / "p" / "r" / "m.gguf"
+    path.parent.mkdir(parents=True)
+    file = attrs.evolve(model(path), relative_path="p/r/m.gguf")
+    folders = hidden_folders(file)
+
+    assert f"{tmp_path / 'models'}{os.sep}" == folders[0]
+    assert f"{sys.prefix}{os.sep}" in folders
+    assert "/" not in folders
 
 
 def test_defaults(tmp_path):

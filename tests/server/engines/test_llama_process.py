@@ -51,6 +51,18 @@ def test_the_tokens_stay_here(monkeypatch):
     assert "['LMSTUDIO_OTHER']" == asyncio.run(run())
 
 
+def test_folders_are_not_told():
+    """What a child says goes to clients without where it is on the disk."""
+
+    async def run():
+        child = await start("import sys; print('no /secret/p/m.gguf', file=sys.stderr)")
+        child.folders = ("/secret/",)
+        await child.wait()
+        return child.tail()
+
+    assert "no p/m.gguf" == asyncio.run(run())
+
+
 def test_the_end_of_the_log_is_kept():
     """Only the end of stderr is kept, whole lines of it; bad bytes do no harm."""
 
