@@ -183,7 +183,7 @@ def test_seeds_and_biases(model):
     assert greedy != other.content
 
 
-def test_no_draft_model_for_one_prediction(model):
-    """A draft model is refused with a reason, before anything is generated."""
-    with pytest.raises(lmstudio.LMStudioError, match="takes no draft model"):
+def test_a_draft_model_that_is_not_there(model):
+    """A draft model is looked for on the disk, before anything is generated."""
+    with pytest.raises(lmstudio.LMStudioError, match="No model on disk is called 'small'"):
         model.complete("The sea is", draft_model="small").result()
