@@ -161,6 +161,7 @@ TABLE = (
     ("server", "server/access.py"),
     ("server", "server/application.py"),
     ("server", "server/repository.py"),
+    ("server", "server/plans.py"),
     ("server", "server/retrieval.py"),
     ("server", "server/calls.py"),
     ("server", "server/heartbeat.py"),

@@ -10,7 +10,7 @@ import attrs
 
 from ..errors import LMStudioProtocolError, shown
 from ..wire.converter import structure
-from ..wire.endpoints import ENDPOINTS, Endpoint
+from ..wire.endpoints import ENDPOINTS, REQUEST_SHAPES, Endpoint
 
 Message = dict[str, Any]  # one parsed JSON object, as it travels
 
@@ -64,10 +64,17 @@ class Channel:
 
 @attrs.frozen
 class Packet:
-    """A packet for an open channel; its ``type`` is one that the endpoint knows."""
+    """A packet for an open channel; its ``type`` is one that the endpoint knows.
+
+    Attributes:
+        number: The client's number for the channel.
+        message: As it came.
+        value: Of the class in `REQUEST_SHAPES`, None for a type without one.
+    """
 
     number: int
     message: Message
+    value: Any = None
 
 
 @attrs.frozen
@@ -244,7 +251,15 @@ class ServerProtocol:
         if not isinstance(packet, dict) or packet.get("type") not in row.requests:
             text = f"A packet does not fit, endpointName = {row.name}: {shown(packet)}"
             return None, self._warn("channelMessageTypeError", text)
-        return Packet(number, packet), []
+        shape = REQUEST_SHAPES.get(packet["type"])
+        value: Any = None
+        if shape is not None:
+            try:
+                value = structure(packet, shape, row.name)
+            except LMStudioProtocolError as exc:
+                text = _misfit(f"packet {packet['type']}", exc)
+                return None, self._warn("channelMessageTypeError", text)
+        return Packet(number, packet, value), []
 
     def _signal(self, message: Message) -> tuple[Event | None, list[Message]]:
         name = message.get("endpoint")

@@ -40,6 +40,10 @@ class End(Protocol):
         """Call this when the client cancels, at once if it has."""
         ...
 
+    def on_packets(self, **callbacks: Callable[[Any], object]) -> None:
+        """Call these when packets of such types come, and now for those that have."""
+        ...
+
 
 CallHandler = Callable[[Caller, Any], Awaitable[Any]]
 ChannelHandler = Callable[[Caller, Any, End], Awaitable[None]]

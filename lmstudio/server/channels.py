@@ -17,7 +17,7 @@ from ..wire import common, diagnostics, llm
 from ..wire.common import KVConfig, KVLayer, KVStack
 from ..wire.config import collapse
 from ..wire.converter import unstructure
-from . import application, repository, retrieval
+from . import application, plans, repository, retrieval
 from .access import logged_channel
 from .calls import Context
 from .engine import BadRequest
@@ -38,6 +38,12 @@ DEFAULT_TTL = 3600.0
 RAW_LAYER = "completeModeFormatting"
 
 
+#: Packets by which clients stop something.
+_STOPS = ("cancel", "stop", "cancelDownload", "cancelPlan")
+#: Packets that a channel keeps while its handler has not begun; more are dropped.
+_EARLY = 16
+
+
 class Ends:
     """The server's end of an open channel, as its handler sees it.
 
@@ -49,6 +55,8 @@ class Ends:
         self.send = send
         self.is_cancelled = False
         self._on_cancel: Callable[[], object] | None = None
+        self._on_packet: dict[str, Callable[[Any], object]] = {}
+        self._early: list[tuple[str, Any]] = []
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call this when the client cancels, at once if it has."""
@@ -62,6 +70,26 @@ class Ends:
             self.is_cancelled = True
             if self._on_cancel is not None:
                 self._on_cancel()
+
+    def on_packets(self, **callbacks: Callable[[Any], object]) -> None:
+        """Call these when packets of such types come, and now for those that have."""
+        self._on_packet = callbacks
+        early, self._early = self._early, []
+        for kind, value in early:
+            self.take(kind, value)
+
+    def take(self, kind: str, value: Any = None) -> None:
+        """The client has sent a packet.
+
+        Args:
+            value: What it holds besides its type, see `REQUEST_SHAPES`.
+        """
+        if kind in self._on_packet:
+            self._on_packet[kind](value)
+        elif kind in _STOPS:
+            self.cancel()
+        elif len(self._early) < _EARLY:
+            self._early.append((kind, value))
 
 
 Handler = Callable[[Context, Any, Ends], Awaitable[None]]
@@ -358,6 +386,7 @@ _CHANNELS: dict[tuple[str, str], Handler] = {
     ("diagnostics", "streamLogs"): _stream_logs,
     **application.CHANNELS,
     **repository.CHANNELS,
+    **plans.CHANNELS,
     **retrieval.CHANNELS,
 }
 

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -25,6 +25,7 @@ from .partial import (
     DownloadFailed,
     disk_error,
     fetch_file,
+    is_whole,
     part_size,
     thread,
 )
@@ -236,12 +237,32 @@ class Downloads:
         Raises:
             HubError: There is no such model.
         """
-        option = await self.resolve(model, quantization)
-        job = self._running.get(option.relative_path)
-        if job is None or job.task.cancelled() or job.followers == 0:
-            job = self._begin(option, job)
+        return self.take_part(await self.resolve(model, quantization))
+
+    def take_part(self, option: Option) -> Job:
+        """What `join` does, with the option that is meant."""
+        job = self.running(option)
+        if job is None:
+            job = self._begin(option, self._running.get(option.relative_path))
         job.followers += 1
         return job
+
+    def running(self, option: Option) -> Job | None:
+        """The download of an option that others want by now, if there is one."""
+        job = self._running.get(option.relative_path)
+        if job is None or job.task.cancelled() or job.followers == 0:
+            return None
+        return job
+
+    async def held(self, options: Sequence[Option]) -> list[bool]:
+        """Whether all files of each option are here."""
+
+        def is_held(option: Option) -> bool:
+            folder = self._folder / option.repo.name
+            pairs = zip(option.names, option.files, strict=True)
+            return all(is_whole(folder / name, file) for name, file in pairs)
+
+        return await thread(lambda: [is_held(option) for option in options])
 
     async def leave(self, job: Job) -> None:
         """Want it no more. The last one stops it, and waits for that."""

@@ -155,7 +155,7 @@ class Peer:
         elif isinstance(event, Channel):
             await self._begin(event, size)
         elif isinstance(event, Packet):
-            self._ends[event.number].cancel()  # no endpoint has another packet
+            self._ends[event.number].take(event.message["type"], event.value)
         elif isinstance(event, Authenticate):
             await self._authenticate(event)
         elif isinstance(event, Complaint):

@@ -8,7 +8,7 @@ from typing import Any
 from ..protocol.server import ABSENT
 from ..wire import repository
 from .caller import Caller, CallHandler, ChannelHandler, End
-from .downloads import Downloads
+from .downloads import Downloads, Job
 from .engine import BadRequest
 from .failures import Failure
 from .hub_options import Option
@@ -19,7 +19,12 @@ PAUSE = 0.25
 RESULTS, MOST_RESULTS = 10, 25
 
 
-def _downloads(caller: Caller) -> Downloads:
+def downloads_of(caller: Caller) -> Downloads:
+    """What brings models.
+
+    Raises:
+        Failure: This server downloads nothing.
+    """
     downloads = caller.service.downloads
     if downloads is None:
         raise Failure("This server downloads nothing: it has no models folder")
@@ -34,7 +39,7 @@ async def _search(caller: Caller, parameter: repository.SearchModels) -> Any:
     kinds, term = opts.compatibility_types, (opts.search_term or "").strip()
     names: list[str] = []
     if kinds is None or "gguf" in kinds:
-        names = await _downloads(caller).search(term or None, limit)
+        names = await downloads_of(caller).search(term or None, limit)
     return repository.SearchResults(
         results=[
             repository.SearchResult(
@@ -56,16 +61,21 @@ async def _options(caller: Caller, parameter: repository.GetDownloadOptions) -> 
             "It knows the repositories of the hub",
             "Use an identifier of the type 'hf', which a search gives",
         )
-    options = await _downloads(caller).options(identifier.identifier)
+    options = await downloads_of(caller).options(identifier.identifier)
     return repository.DownloadOptions(results=[_told(option) for option in options])
 
 
+def fit_of(option: Option) -> str:
+    """Whether it can run here, in the wire's words: nothing is known of GPUs."""
+    return "fitWithoutGPU" if option.fits else "willNotFit"
+
+
 def _told(option: Option) -> repository.DownloadOption:
-    """An option as clients read it. This server does not know what a GPU holds."""
+    """An option as clients read it."""
     return repository.DownloadOption(
         name=option.name,
         size_bytes=option.size,
-        fit_estimation="fitWithoutGPU" if option.fits else "willNotFit",
+        fit_estimation=fit_of(option),
         download_identifier=option.identifier,
         indexed_model_identifier=option.relative_path,
         quantization=option.quantization,
@@ -78,40 +88,53 @@ async def download_model(
     caller: Caller, parameter: repository.DownloadModel, ends: End
 ) -> None:
     """Report a download until it ends. The last client that goes stops it."""
-    downloads = _downloads(caller)
+    downloads = downloads_of(caller)
     task = asyncio.current_task()
     assert task is not None
     job = None
     ends.on_cancel(task.cancel)
     try:
         job = await downloads.join(parameter.download_identifier)
-        is_over = False
-        while not is_over:
-            is_over = await job.ended(PAUSE)
-            status = job.status()
-            update = repository.DownloadProgress(
-                downloaded_bytes=status.downloaded_bytes,
-                total_bytes=status.total_bytes,
-                speed_bytes_per_second=status.bytes_per_second,
-            )
-            await ends.send(
-                {"type": "downloadProgress", "update": _unstructured(update)}
-            )
-        key = await job.key()
-        await ends.send({"type": "startFinalizing"})
+        key = await report(job, ends)
         await ends.send({"type": "success", "defaultIdentifier": key})
     except asyncio.CancelledError:
         if not ends.is_cancelled:
             raise
-        raise Failure(
-            f"The download of {parameter.download_identifier} was cancelled",
-            None,
-            "What is here of it stays; starting it again continues it",
-            data={"code": "download.cancelled"},
-        ) from None
+        raise cancelled(parameter.download_identifier) from None
     finally:
         if job is not None:
             await downloads.leave(job)
+
+
+async def report(job: Job, ends: End) -> str:
+    """Send how far a download is until it ends; returns the model's key.
+
+    Raises:
+        EngineError: It failed.
+    """
+    is_over = False
+    while not is_over:
+        is_over = await job.ended(PAUSE)
+        status = job.status()
+        update = repository.DownloadProgress(
+            downloaded_bytes=status.downloaded_bytes,
+            total_bytes=status.total_bytes,
+            speed_bytes_per_second=status.bytes_per_second,
+        )
+        await ends.send({"type": "downloadProgress", "update": _unstructured(update)})
+    key = await job.key()
+    await ends.send({"type": "startFinalizing"})
+    return key
+
+
+def cancelled(name: str) -> Failure:
+    """The client has stopped a download."""
+    return Failure(
+        f"The download of {name} was cancelled",
+        None,
+        "What is here of it stays; starting it again continues it",
+        data={"code": "download.cancelled"},
+    )
 
 
 def _unstructured(update: repository.DownloadProgress) -> dict[str, Any]:
@@ -194,8 +217,6 @@ CALLS: dict[tuple[str, str], CallHandler] = {
 CHANNELS: dict[tuple[str, str], ChannelHandler] = {
     ("repository", "downloadModel"): download_model,
     ("repository", "downloadArtifact"): _refuse_channel(_ARTIFACTS),
-    ("repository", "createArtifactDownloadPlan"): _refuse_channel(_ARTIFACTS),
-    ("repository", "createDownloadPlan"): _refuse_channel("makes no download plans"),
     ("repository", "pushArtifact"): _refuse_channel(_ARTIFACTS),
     ("repository", "ensureAuthenticated"): _refuse_channel(_ACCOUNT),
 }

@@ -41,6 +41,10 @@ class Endpoint:
     optional: bool = False
 
 
+#: Packets of clients that have more fields than their type, and their classes.
+REQUEST_SHAPES: dict[str, type] = {
+    "setSelectedDownloadOptionIndex": repository.SelectOption
+}
 #: The packets of every prediction.
 PREDICTION_PACKETS = (
     "promptProcessingProgress",
@@ -136,11 +140,6 @@ _ALIKE = {
 #: Channels of ``repository`` that our server refuses: packets both ways.
 _REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "downloadArtifact": (_DOWNLOAD_PACKETS, ("cancel",)),
-    "createArtifactDownloadPlan": (_PLAN_PACKETS, ("cancel", "commit")),
-    "createDownloadPlan": (
-        _PLAN_PACKETS,
-        ("setSelectedDownloadOptionIndex", "commit", "cancelDownload", "cancelPlan"),
-    ),
     "pushArtifact": (("message",), ()),
     "ensureAuthenticated": (("authenticationUrl", "authenticated"), ()),
 }
@@ -154,6 +153,16 @@ def _about_hub() -> tuple[Endpoint, ...]:
         _read(of, "searchModels", hub.SearchModels, hub.SearchResults),
         _read(of, "getModelDownloadOptions", *options),
         _channel(of, "downloadModel", hub.DownloadModel, _DOWNLOAD_PACKETS),
+        Endpoint(
+            *(of, "createArtifactDownloadPlan", "channel", hub.CreateArtifactPlan),
+            packets=_PLAN_PACKETS,
+            requests=("cancel", "commit"),
+        ),
+        Endpoint(
+            *(of, "createDownloadPlan", "channel", hub.CreatePlan),
+            packets=_PLAN_PACKETS,
+            requests=(*REQUEST_SHAPES, "commit", "cancelDownload", "cancelPlan"),
+        ),
         *(
             Endpoint(of, name, "rpc", dict, kind, kind is not None, optional=True)
             for name, kind in _ALIKE.items()

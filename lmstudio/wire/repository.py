@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .converter import tagged
 from .model import model
 
 #: Formats of models. Source: docs/wire/repository.md.
@@ -119,6 +120,115 @@ class DownloadModel:
     """Parameter of ``downloadModel``."""
 
     download_identifier: str
+
+
+@model(kw_only=True)
+class CreateArtifactPlan:
+    """Parameter of ``createArtifactDownloadPlan``.
+
+    Attributes:
+        owner: Lower-case letters, digits and inner hyphens.
+        name: The same, and dots.
+    """
+
+    owner: str
+    name: str
+
+
+@model(kw_only=True)
+class ArtifactTarget:
+    """A plan for an artifact; fields as in `CreateArtifactPlan`."""
+
+    type: str
+    owner: str
+    name: str
+
+
+@model(kw_only=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        type: ``"huggingface"``.
+        user: Who has the repository.
+        repo: Its name there.
+    """
+
+    type: str
+    user: str
+    repo: str
+
+
+@model(kw_only=True)
+class ModelTarget:
+    """A plan for a model."""
+
+    type: str
+    source: ModelSource
+
+
+PlanTarget = ArtifactTarget | ModelTarget
+tagged(PlanTarget, "type", {"artifact": ArtifactTarget, "model": ModelTarget})
+
+
+@model(kw_only=True)
+class FileName:
+    """A wish for a file, by its name."""
+
+    type: str
+    file_name: str
+
+
+@model(kw_only=True)
+class QuantName:
+    """A wish for a quantization, such as ``"Q4_K_M"``."""
+
+    type: str
+    quant_name: str
+
+
+Preference = FileName | QuantName
+tagged(Preference, "type", {"fileName": FileName, "quantName": QuantName})
+
+
+@model(kw_only=True)
+class PlanOptions:
+    """What a plan prefers.
+
+    Attributes:
+        resolution_preference: Wishes, the first that can be met counts.
+        compatibility_types: Formats such as ``"gguf"``; None for all.
+    """
+
+    resolution_preference: list[Preference] | None = None
+    compatibility_types: list[str] | None = None
+
+
+@model(kw_only=True)
+class CreatePlan:
+    """Parameter of ``createDownloadPlan``.
+
+    Source: docs/wire/repository.md.
+    """
+
+    target: PlanTarget
+    opts: PlanOptions | None = None
+
+
+@model(kw_only=True)
+class SelectOption:
+    """The client's packet ``setSelectedDownloadOptionIndex``.
+
+    Attributes:
+        node_index: Of a model in the plan's nodes.
+        requested_plan_version: What the next plan's version must reach.
+        selected_download_option_index: Of the node's options; None for the copy that
+            is already here.
+    """
+
+    node_index: int
+    requested_plan_version: int
+    selected_download_option_index: int | None
 
 
 @model(kw_only=True)

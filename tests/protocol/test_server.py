@@ -15,6 +15,7 @@ from lmstudio.protocol.server import (
 )
 from lmstudio.wire.common import SpecifiedText
 from lmstudio.wire.endpoints import ENDPOINTS
+from lmstudio.wire.repository import SelectOption
 
 AUTH = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "key"}
 ERROR = {"title": "no", "rootTitle": "no"}
@@ -164,6 +165,28 @@ def test_a_packet_of_the_client_is_an_event(protocol):
     protocol.receive(create(4))
     event, replies = protocol.receive(packet(4, {"type": "cancel"}))
     assert (Packet(4, {"type": "cancel"}), []) == (event, replies)
+
+
+def test_the_shape_of_a_packet():
+    """A packet with fields is read as its class; a wrong one gets a warning."""
+    protocol = ServerProtocol("repository")
+    protocol.accept()
+    target = {"type": "artifact", "owner": "a", "name": "b"}
+    protocol.receive(create(4, "createDownloadPlan", {"target": target}))
+    message = {
+        "type": "setSelectedDownloadOptionIndex",
+        "nodeIndex": 0,
+        "selectedDownloadOptionIndex": None,
+        "requestedPlanVersion": 3,
+    }
+    value = SelectOption(
+        node_index=0, selected_download_option_index=None, requested_plan_version=3
+    )
+    assert (Packet(4, message, value), []) == protocol.receive(packet(4, message))
+    del message["selectedDownloadOptionIndex"]
+    event, (reply,) = protocol.receive(packet(4, message))
+    assert (None, "channelMessageTypeError") == (event, reply["kind"])
+    assert "endpointName = createDownloadPlan" in reply["warning"]
 
 
 def test_a_cancel_may_cross_the_end(protocol):

@@ -371,3 +371,20 @@ def test_the_real_generation_fits():
         await service.close()
 
     asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_packets_that_come_early():
+    """They wait for the handler in their order, the first ones of very many."""
+
+    async def send(_):
+        raise AssertionError("nothing is sent")
+
+    ends, got = channels.Ends(send), []
+    for number in range(100):
+        ends.take("commit", number)
+    ends.on_packets(commit=got.append)
+    ends.take("commit", 100)
+    assert [*range(16), 100] == got
+    assert ends.is_cancelled is False
+    ends.take("cancelPlan")
+    assert ends.is_cancelled is True

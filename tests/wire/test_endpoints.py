@@ -13,7 +13,7 @@ from lmstudio.wire.common import ModelQuery, ModelSpecifier
 from lmstudio.wire.converter import structure, unstructure
 from lmstudio.wire.endpoints import ENDPOINTS, endpoint
 from lmstudio.wire.llm import Message, Part
-from lmstudio.wire.repository import SearchIdentifier
+from lmstudio.wire.repository import ArtifactTarget, SearchIdentifier
 from schema import SCHEMA, definitions, problems
 
 ROWS = [pytest.param(row, id="/".join(key)) for key, row in ENDPOINTS.items()]
@@ -24,6 +24,7 @@ SAMPLES = {
     Message: Message(role="user", content=[Part(type="text", text="x")]),
     Part: Part(type="text", text="x"),
     ModelSpecifier: ModelSpecifier(query=ModelQuery(identifier="x")),
+    ArtifactTarget: ArtifactTarget(type="artifact", owner="x", name="x"),
     SearchIdentifier: SearchIdentifier(type="hf", identifier="x"),
 }
 
