@@ -25,9 +25,9 @@ class Telling(llama_cpp.LlamaCppEngine):
         llama_cpp.child_config = self._config
         self._keys = []
 
-    def _config(self, model, settings, key):
+    def _config(self, model, settings, key, *more):
         self._keys.append(key)
-        return _child_config(model, settings, key)
+        return _child_config(model, settings, key, *more)
 
     async def _ready(self, child, loading):
         port, layers = await super()._ready(child, loading)

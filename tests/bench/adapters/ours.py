@@ -1,6 +1,7 @@
 """This project's client. Run with the interpreter of an environment that has it."""
 
-IMPORTS = ["lmstudio"]
+# Not `lmstudio` alone, which imports its names when they are used.
+IMPORTS = ["lmstudio.client"]
 
 from adapters.base import SyncAdapter
 
