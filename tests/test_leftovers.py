@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -153,4 +152,4 @@ def test_older_processes_are_looked_at_once(monkeypatch):
         child.communicate("")
 
     assert child.pid in seen
-    assert os.getppid() not in seen
+    assert 1 not in seen  # the parent may be of the same tick of the clock
