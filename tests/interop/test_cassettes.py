@@ -32,4 +32,8 @@ def test_replay_to_official_clients(client, home, tmp_path):
     assert server not in file.read_text("utf-8")
 
     with forbid_real_models(), Cassette(file, "none") as tape:
-        assert said == steps_of(client, tape)
+        again = steps_of(client, tape)
+    # Two equal requests at once: which gets which of the two recordings is not said.
+    for steps in (said, again):
+        steps["two at once"]["results"].sort(key=str)
+    assert said == again
