@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -77,7 +78,7 @@ def served(client: lmstudio.LMStudioClient) -> Source:
     return _Served(client)
 
 
-class _Base:
+class _Base(abc.ABC):
     """What both have in common: names are read here, before anything is asked for."""
 
     def choices(self, name: str) -> list[Choice]:
@@ -108,8 +109,8 @@ class _Base:
             )
         return fits[0]
 
-    def _choices(self, repo: str) -> list[Choice]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _choices(self, repo: str) -> list[Choice]: ...
 
 
 class _Served(_Base):
