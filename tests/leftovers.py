@@ -107,15 +107,16 @@ class Processes:
     def __init__(self, mark: str) -> None:
         self._mark = mark.encode()
         self._started = int(_stat(os.getpid())[19]) if LINUX else 0
-        # Numbers of processes that are older than the run. They need no second look:
-        # a number is given again only after all the others.
-        self._older = {os.getpid()}
+        # Names in /proc that are of no process of ours: what is older than the run,
+        # what does not inherit its mark, what is no process. They need no second
+        # look, which counts here: a number is given again only after all the others.
+        self._foreign = {str(os.getpid())}
 
     def running(self) -> set[Process]:
         """Those that run at the moment, and those that nobody has waited for."""
-        numbers = {int(n) for n in os.listdir(PROC) if n.isdigit()} if LINUX else set()
-        self._older &= numbers
-        found = (self._look(number) for number in numbers - self._older)
+        names = set(os.listdir(PROC)) if LINUX else set()
+        self._foreign &= names
+        found = [self._look(name) for name in names - self._foreign]
         return {process for process in found if process is not None}
 
     def end_new(self, before: set[Process], patience: float) -> list[str]:
@@ -145,19 +146,27 @@ class Processes:
         new = self.running() - before
         return {process for process in new if process.parent not in owners}
 
-    def _look(self, number: int) -> Process | None:
+    def _look(self, name: str) -> Process | None:
         """What is known of a process; None when it ended or is not of this run."""
+        if not name.isdigit():
+            self._foreign.add(name)
+            return None
+        number = int(name)
         try:
             fields = _stat(number)
             parent, started = int(fields[1]), int(fields[19])
             if started < self._started:  # most are
-                self._older.add(number)
+                self._foreign.add(name)
                 return None
-            ours = self._mark in _read(number, "environ")
+            environment = _read(number, "environ")
             command = _read(number, "cmdline").replace(b"\0", b" ").decode()
         except (OSError, ValueError):  # it ended meanwhile, or is another user's
             return None
-        if (not ours and parent != os.getpid()) or HELPERS in command:
+        if self._mark not in environment and parent != os.getpid():
+            if environment:  # it has none while it turns into another program
+                self._foreign.add(name)
+            return None
+        if HELPERS in command:
             return None
         return Process(number, started, parent, command.strip() or "(not waited for)")
 

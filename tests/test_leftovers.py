@@ -19,6 +19,16 @@ DETACHER = (
     "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]],"
     " start_new_session=True)"
 )
+#: Starts a waiter without a mark and one with it, and is a waiter itself.
+STRANGE_FAMILY = (
+    "import subprocess, sys; what = [sys.executable, '-c', sys.argv[1]];"
+    " pipe = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE);"
+    " two = [subprocess.Popen(what, env={'MARK': mark}, **pipe)"
+    " for mark in ('', sys.argv[2])];"
+    " ups = [one.stdout.readline() for one in two];"
+    " print('up', flush=True); print(two[0].pid, two[1].pid, flush=True);"
+    " sys.stdin.read(); [one.communicate(b'') for one in two]"
+)
 
 linux = pytest.mark.skipif(not LINUX, reason="processes are found in /proc")
 
@@ -144,12 +154,31 @@ def test_older_processes_are_looked_at_once(monkeypatch):
     """What is older than the run needs no second look, and what is new gets one."""
     processes = Processes(uuid.uuid4().hex)
     processes.running()
-    seen: list[int] = []
+    seen: list[str] = []
     look = processes._look
     monkeypatch.setattr(processes, "_look", lambda n: seen.append(n) or look(n))
     with start(WAITER) as child:
         processes.running()
         child.communicate("")
 
-    assert child.pid in seen
-    assert 1 not in seen  # the parent may be of the same tick of the clock
+    assert str(child.pid) in seen
+    assert "1" not in seen  # the parent may be of the same tick of the clock
+
+
+@linux
+def test_strangers_are_looked_at_once(monkeypatch):
+    """What carries no mark of the run, and is not our child, needs no second look."""
+    mark = uuid.uuid4().hex
+    processes = Processes(mark)
+    with start(STRANGE_FAMILY, WAITER, mark) as child:
+        stranger, ours = child.stdout.readline().split()
+        before = {process.number for process in processes.running()}
+        seen: list[str] = []
+        look = processes._look
+        monkeypatch.setattr(processes, "_look", lambda n: seen.append(n) or look(n))
+        after = {process.number for process in processes.running()}
+        child.communicate("")
+
+    assert {child.pid, int(ours)} == before == after
+    assert stranger not in seen
+    assert ours in seen
