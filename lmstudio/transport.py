@@ -221,18 +221,21 @@ class Transport:
                 raise
 
     def _write(self, frame: bytes) -> None:
-        view, stalled_since = memoryview(frame), time.monotonic()
-        while view:
+        view, stalled_since = memoryview(frame), 0.0
+        while True:
             if self._closed:
                 raise TransportEnded("the connection is closed")
             try:
                 sent = self._send_some(view)
             except (OSError, ValueError) as exc:
                 raise TransportEnded(explain(exc)) from exc
-            if sent:
-                view, stalled_since = view[sent:], time.monotonic()
-                continue
+            if sent == len(view):  # at once, nearly always
+                return
             now = time.monotonic()
+            if sent:
+                view, stalled_since = view[sent:], now
+                continue
+            stalled_since = stalled_since or now
             if now - stalled_since > SEND_STALL:
                 raise TransportEnded(f"the server read nothing for {SEND_STALL:g} s")
             if now - max(stalled_since, self.heard) > SEND_SILENT:

@@ -42,6 +42,8 @@ MADE = {
 }
 #: Calls that a read costs beside what its fragments cost. It is 23 where it was made.
 PER_READ = 24
+#: Calls that an rpc costs the thread that makes it. It is 80 where it was made.
+PER_CALL = 84
 
 
 class Scripted(socket.socket):
@@ -336,3 +338,16 @@ def test_memory_of_a_fragment():
     assert alone <= kept <= alone + 60
     assert whole <= waits <= whole + 40
     assert most <= waits + 700  # a read's frames, and messages around packets
+
+
+# --- one call
+
+
+def test_calls_of_a_call(model):
+    """One call costs who makes it a bounded number of calls, and no import."""
+    model.count_tokens("warm")
+    counts = calls(lambda: [model.count_tokens("text") for _ in range(COUNT)])
+
+    assert COUNT == counts["answer"] == counts["socket.send"]
+    assert 0 == counts["parent"]  # of a relative import
+    assert sum(counts.values()) <= PER_CALL * COUNT, counts

@@ -100,17 +100,22 @@ class ClientProtocol:
             number: From `next_number`; None takes one.
         """
         number = self.next_number() if number is None else number
+        message: Message
         if kind == "rpc":
             self._calls[number] = endpoint
-            fields: Message = {"type": "rpcCall", "callId": number}
+            message = {"endpoint": endpoint, "type": "rpcCall", "callId": number}
             name = "parameter"
         else:
             self._channels[number] = endpoint
-            fields = {"type": "channelCreate", "channelId": number}
+            message = {
+                "endpoint": endpoint,
+                "type": "channelCreate",
+                "channelId": number,
+            }
             name = "creationParameter"
         if parameter is not None:
-            fields[name] = parameter
-        return number, {"endpoint": endpoint, **fields}
+            message[name] = parameter
+        return number, message
 
     def packet(self, number: int, body: Any) -> Message | None:
         """The message that carries a packet to the server; None after the end."""

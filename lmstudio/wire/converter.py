@@ -8,12 +8,13 @@ into `LMStudioProtocolError` with the path to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import GenericAlias
-from typing import Any, TypeVar, get_args, get_origin
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
 from cattrs.cols import list_structure_factory
+from cattrs.fns import identity
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ..errors import LMStudioProtocolError, shown
@@ -106,7 +107,7 @@ def _reader(cls: type) -> Callable[[Any, Any], Any]:
     optional = {wire_name(f) for f in fields if f.default is not attrs.NOTHING}
 
     def read(value: Any, kind: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise ValueError(f"expected an object, not {shown(value)}")
         given: Mapping[Any, Any] = value
         if None in value.values():
@@ -143,6 +144,14 @@ def _writer(cls: type) -> Callable[[Any], dict[str, Any]]:
     return write
 
 
+def _is_optional_basic(kind: Any) -> bool:
+    """Whether it is a basic type or None: written as it stands, without a look."""
+    return get_origin(kind) in (Union, UnionType) and _BASIC.issuperset(get_args(kind))
+
+
+_BASIC = {str, bool, int, float, NoneType}
+
+converter.register_unstructure_hook_factory(_is_optional_basic, lambda kind: identity)
 converter.register_structure_hook_factory(_is_list, _list_reader)
 converter.register_structure_hook_factory(_is_tuple, _tuple_reader)
 converter.register_unstructure_hook_factory(_is_tuple, _tuple_writer)
