@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -31,19 +33,27 @@ CALL_TIME = 60.0
 IN_FLIGHT = 128
 
 
+_converter: ModuleType | None = None
+
+
+def _load_converter() -> ModuleType:
+    # On first use: the converter's library takes a third of our import time. Kept,
+    # since even an import that finds the module costs a tenth of a call.
+    global _converter
+    from .wire import converter
+
+    _converter = converter
+    return converter
+
+
 def structure(value: Any, kind: Any, where: str) -> Any:
     """Read parsed JSON as a type; see `lmstudio.wire.converter.structure`."""
-    # Imported on first use: the converter's library takes a third of our import time.
-    from .wire.converter import structure
-
-    return structure(value, kind, where)
+    return (_converter or _load_converter()).structure(value, kind, where)
 
 
 def unstructure(value: Any) -> Any:
     """The parsed JSON of a wire model."""
-    from .wire.converter import unstructure
-
-    return unstructure(value)
+    return (_converter or _load_converter()).unstructure(value)
 
 
 def error_of(end: End, endpoint: str, address: str) -> LMStudioError | None:
@@ -255,6 +265,51 @@ def _ask_all(
             asked.forget()
 
 
+def call_each(
+    session: Session,
+    name: str,
+    asked: Sequence[tuple[str, Any]],
+    *,
+    deadline: float,
+) -> list[Any]:
+    """Call an rpc endpoint of several namespaces, all at once; what fails is a value.
+
+    All requests are out before the first answer is waited for.
+
+    Args:
+        asked: Namespaces and wire models.
+        deadline: `time.monotonic` at which no answer is waited for any more.
+
+    Returns:
+        For each its result, structured, or its `LMStudioError`, in order.
+    """
+    waiting = [
+        _Asked(session, endpoint(namespace, name), unstructure(parameter))
+        for namespace, parameter in asked
+    ]
+    outcomes: list[Any] = []
+    lost: dict[str, LMStudioError] = {}  # by namespace: not tried for each again
+    try:
+        for (namespace, _), one in zip(asked, waiting, strict=True):
+            try:
+                if namespace not in lost:
+                    one.send()
+            except LMStudioError as exc:
+                lost[namespace] = exc
+        for (namespace, _), one in zip(asked, waiting, strict=True):
+            if not one.is_sent:
+                outcomes.append(lost[namespace])
+                continue
+            try:
+                outcomes.append(one.answer(max(0.0, deadline - time.monotonic())))
+            except LMStudioError as exc:
+                outcomes.append(exc)
+    finally:
+        for one in waiting:
+            one.forget()
+    return outcomes
+
+
 class _Asked:
     """A call, and the wait for its answer."""
 
@@ -297,6 +352,11 @@ class _Asked:
         """The server that the request went to, for messages."""
         request = self._mailbox.request
         return request[0].address.url if request else self._session.known_address
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the server may know of it."""
+        return self._mailbox.request is not None
 
     def forget(self) -> None:
         """Expect nothing more."""

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from functools import partial
 from types import TracebackType
@@ -31,8 +32,9 @@ from .wire.files import FileHandle
 
 log = logging.getLogger("lmstudio.client")
 
-#: Seconds that the end of the program waits for what is still to be sent: cancels.
-LAST_NOTES = 0.5
+#: Seconds that the end of the program waits in all: for models of all clients to be
+#: unloaded, and for what is still to be sent, such as cancels.
+EXIT_TIME = 0.7
 
 
 class LMStudioClient:
@@ -249,13 +251,11 @@ class _Ending:
         # Guards the flag, and is held until all is closed: who comes second waits.
         self._coming = threading.Lock()
 
-    def come(self, *, wait: bool = True, at_exit: bool = False) -> None:
+    def come(self, *, wait: bool = True) -> None:
         """Close, unless that was done.
 
         Args:
             wait: Also return only when it is done, if another thread is at it.
-            at_exit: Leave the sockets to the end of the process. Closing them would
-                fail what daemon threads wait for, and they would print it.
         """
         if not self._coming.acquire(blocking=wait):
             return
@@ -265,11 +265,25 @@ class _Ending:
                 try:
                     self.owned.release()
                 finally:
-                    if at_exit:
-                        self._session.worker.settle(LAST_NOTES)
-                    else:
-                        self._session.close()
+                    self._session.close()
                     _endings.discard(self)
+        finally:
+            self._coming.release()
+
+    def come_at_exit(self, deadline: float) -> None:
+        """Unload what is owned, and have the last notes sent, until a deadline.
+
+        The sockets are left to the end of the process. Closing them would fail what
+        daemon threads wait for, and they would print it.
+        """
+        if not self._coming.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return  # another thread closes it
+        try:
+            if not self._has_come:
+                self._has_come = True
+                _endings.discard(self)
+                self.owned.release(deadline)
+                self._session.worker.settle(max(0.0, deadline - time.monotonic()))
         finally:
             self._coming.release()
 
@@ -290,10 +304,15 @@ _endings: set[_Ending] = set()
 
 @atexit.register
 def _close_all() -> None:
-    """At the end of the program: unload what clients own."""
-    for ending in list(_endings):
+    """At the end of the program: unload what clients own, all at once."""
+    deadline = time.monotonic() + EXIT_TIME
+    endings = list(_endings)
+    for end in (
+        *[partial(ending.owned.begin_release, deadline) for ending in endings],
+        *[partial(ending.come_at_exit, deadline) for ending in endings],
+    ):
         try:
-            ending.come(at_exit=True)
+            end()
         except Exception:  # nothing may be printed now, and the others have their turn
             log.debug("at exit", exc_info=True)
 

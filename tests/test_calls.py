@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lmstudio import calls as module
 from lmstudio.address import Address
-from lmstudio.calls import Channel, call, call_all, error_of
+from lmstudio.calls import Channel, call, call_all, call_each, error_of
 from lmstudio.errors import (
     LMStudioChannelClosedError,
     LMStudioModelNotFoundError,
@@ -388,3 +389,48 @@ def test_many_calls_that_change_something_are_sent_once(server, session):
 
     assert ["second"] == server.loaded()
     assert 2 == len(server.parameters("unloadModel"))
+
+
+def test_each_of_several_calls_has_an_outcome(server, session):
+    """Results and errors stand in order, and all requests are out from the start."""
+    server.before("tokenize", NEVER)
+    server.fail("tokenize", "No")
+    one = call(session, "llm", "getModelInfo", GetModelInfo(specifier=ANY))
+    asked = [("llm", text) for text in texts(3)]
+
+    late, failed, good = call_each(
+        session, "tokenize", asked, deadline=time.monotonic() + 0.3
+    )
+
+    assert isinstance(late, LMStudioTimeoutError)
+    assert isinstance(failed, LMStudioServerError)
+    assert call(session, "llm", "tokenize", texts(3)[2]) == good
+    assert one is not None
+    assert [] == call_each(session, "tokenize", [], deadline=0.0)
+    assert 0 == session.connection("llm")._protocol.open_requests
+
+
+def test_a_lost_namespace_is_not_tried_for_each():
+    """Who can't send over one connection still sends over the others."""
+    tried = []
+
+    class Half(Session):
+        def connection(self, namespace):
+            tried.append(namespace)
+            if namespace == "llm":
+                raise LMStudioWebsocketError("ws://x", "gone")
+            return super().connection(namespace)
+
+    with FakeServer(["any", "embed"], loaded=["any", "embed"]) as server:
+        session = Half(Address.parse(server.host), "me", "secret")
+        ask = GetModelInfo(specifier=ModelSpecifier(query=ModelQuery()))
+        asked = [(space, ask) for space in ("llm", "embedding", "llm")]
+        first, found, second = call_each(
+            session, "getModelInfo", asked, deadline=time.monotonic() + PATIENCE
+        )
+        session.close()
+
+    assert first is second
+    assert "gone" in str(first)
+    assert "embed" == found.identifier
+    assert ["llm", "llm", "embedding"] == tried  # twice, as `Session.open` does

@@ -467,7 +467,7 @@ def test_the_end_of_the_program(fake, monkeypatch):
     second.llm.load("other")
     for ending in lmstudio.client._endings:
         if ending is first._ending:
-            monkeypatch.setattr(ending.owned, "release", lambda: 1 / 0)
+            monkeypatch.setattr(ending.owned, "release", lambda deadline: 1 / 0)
 
     lmstudio.client._close_all()
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 
 from lmstudio import LMStudioClient
-from lmstudio.testing import DROP, FakeServer
+from lmstudio.testing import DROP, NEVER, FakeServer
+from lmstudio.transport import Transport
 from scripts import run
+from tcp_proxy import Proxy
+from timing import quickest
+
+PATIENCE = 10.0
+
+
+def warnings(caplog):
+    """What the log warns of."""
+    return [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
 
 
 @pytest.fixture
@@ -71,17 +83,105 @@ def test_one_that_can_not_be_freed(application):
     assert ["any", "a", "b"] == application.loaded()
 
 
-def test_the_server_is_gone(application):
-    """Closing does not fail, and does not try again for each of them."""
+def test_the_server_is_gone(application, caplog):
+    """Closing does not fail, and the log says what was left."""
     client = LMStudioClient(application.host)
     for name in "abc":
         client.llm.load("other", identifier=name)
-    application.before("getModelInfo", DROP)
-    application.before("getModelInfo", DROP)  # it is asked once more
+    for _ in range(6):  # they are asked for once more
+        application.before("getModelInfo", DROP)
 
     client.close()
 
     assert ["any", "a", "b", "c"] == application.loaded()
+    assert ["not unloaded, and maybe still in memory: a, b, c"] == warnings(caplog)
+
+
+def test_nobody_listens_any_more(application, caplog, monkeypatch):
+    """The way to the server was lost before, and there is no other."""
+    attempts = []
+    real = Transport.connect
+    monkeypatch.setattr(
+        Transport, "connect", lambda *args: attempts.append(args) or real(*args)
+    )
+    with Proxy(application.port) as proxy:
+        client = LMStudioClient(proxy.host)
+        for name in "abc":
+            client.llm.load("other", identifier=name)
+        proxy.refuse()
+        proxy.link().close()
+        client._session._connections["llm"]._reader.join()
+        attempts.clear()
+
+        client.close()
+
+    assert 1 == len(attempts)
+    assert ["any", "a", "b", "c"] == application.loaded()
+    assert ["not unloaded, and maybe still in memory: a, b, c"] == warnings(caplog)
+
+
+def test_a_server_that_is_silent(application, caplog):
+    """All are asked for together, and one limit holds for them together."""
+
+    def once():
+        with Proxy(application.port) as proxy:
+            client = LMStudioClient(proxy.host)
+            for name in "abc":
+                client.llm.load("other", identifier=name)
+            caplog.clear()
+            for link in proxy.links:
+                link.stall()
+            began = time.monotonic()
+            client.close()
+            took = time.monotonic() - began
+        assert ["not unloaded, and maybe still in memory: a, b, c"] == warnings(caplog)
+        for name in "abc":
+            application.unload(name)
+        return took
+
+    quickest(1.0, once)
+
+
+def test_the_answer_to_unloading_is_late(application, caplog):
+    """Every request is out before any answer: what is slow still happens."""
+    with LMStudioClient(application.host) as client:
+        for name in "abc":
+            client.llm.load("other", identifier=name)
+        application.before("unloadModel", NEVER)
+
+    assert ["any", "a"] == application.loaded()
+    assert ["not unloaded, and maybe still in memory: a"] == warnings(caplog)
+
+
+def test_closed_by_the_worker_itself(application):
+    """Where the worker can't wait for itself, another thread unloads."""
+    client = LMStudioClient(application.host)
+    client.llm.load("other")
+    done = threading.Event()
+
+    def close():
+        client.close()
+        done.set()
+
+    client._session.worker.soon(close)
+
+    assert done.wait(PATIENCE)
+    assert ["any"] == application.loaded()
+
+
+def test_no_thread_can_be_started(application, monkeypatch, caplog):
+    """At the end of a program no connection can be made; that is no error then."""
+    with Proxy(application.port) as proxy:
+        client = LMStudioClient(proxy.host)
+        client.llm.load("other")
+        proxy.link().close()
+        client._session._connections["llm"]._reader.join()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda thread: 1 / 0)
+            client._ending.owned.release()
+        client.close()
+
+    assert ["not unloaded, and maybe still in memory: other"] == warnings(caplog)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from lmstudio import LMStudioClient, LMStudioError
 from lmstudio.testing import NEVER, FakeServer
 from raw_server import RawServer
-from tcp_proxy import Proxy
+from tcp_proxy import Hold, Proxy
 from timing import quickest
 
 PATIENCE = 15.0
@@ -156,5 +156,53 @@ def test_with_models_of_its_own(fake):
         client.close()
         assert ["any"] == fake.loaded()
         return time.monotonic() - began
+
+    quickest(LIMIT, once)
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a long prompt"])
+def test_with_models_of_its_own_and_a_silent_server(busy):
+    """It is tried for all of them together, also where a sender is stuck."""
+
+    def once():
+        with (
+            FakeServer(["any", "other"], extensions=()) as fake,
+            Proxy(fake.port) as proxy,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            client = LMStudioClient(proxy.host)
+            models = [client.llm.load(name) for name in ("any", "other", "any")]
+            up, _ = proxy.link().stall()
+            if busy:
+                stuck = pool.submit(released, models[0].respond, "x" * 8_000_000)
+                assert up.reached.wait(PATIENCE)
+            began = time.monotonic()
+            client.close()
+            took = time.monotonic() - began
+            if busy:
+                error, _ = stuck.result(PATIENCE)
+                assert "closed" in str(error)
+        return took
+
+    quickest(LIMIT, once)
+
+
+def test_with_models_of_its_own_and_nobody_who_answers():
+    """Where it must connect again to unload, that takes no longer either."""
+
+    def once():
+        with FakeServer(["any"], extensions=()) as fake, Proxy(fake.port) as proxy:
+            client = LMStudioClient(proxy.host)
+            client.llm.load("any")
+            hold = Hold()
+            proxy.plan("down", 0, hold)  # the answer to the handshake
+            proxy.link().close()
+            client._session._connections["llm"]._reader.join(PATIENCE)
+            began = time.monotonic()
+            client.close()
+            took = time.monotonic() - began
+            assert hold.reached.wait(PATIENCE)
+            hold.open()
+        return took
 
     quickest(LIMIT, once)

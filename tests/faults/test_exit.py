@@ -16,6 +16,7 @@ import pytest
 
 import lmstudio
 from lmstudio.testing import AWAIT_CANCEL, FakeServer
+from tcp_proxy import Proxy
 from timing import quickest
 
 PATIENCE = 20.0
@@ -206,3 +207,44 @@ def test_an_error_of_the_program(fake):
     assert errors.endswith("ZeroDivisionError: division by zero\n")
     assert 1 == errors.count("Traceback")
     assert ["any"] == fake.loaded()
+
+
+SILENT = """
+import sys, threading, time
+import lmstudio as lms
+clients = [lms.LMStudioClient(sys.argv[1]) for _ in range(5)]
+models = [client.llm.load(name) for client in clients for name in ("any", "other")]
+stream = models[0].respond("x")
+assert "text" == next(iter(stream))
+thread = threading.Thread(target=stream.result, daemon=True)
+thread.start()
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_a_silent_server(fake):
+    """Several clients with models of their own wait together, not one by one."""
+
+    def once():
+        with (
+            Proxy(fake.port) as proxy,
+            subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", SILENT + TAIL, proxy.host],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": ROOT},
+            ) as process,
+        ):
+            assert "ready\n" == process.stdout.readline()
+            for link in proxy.links:
+                link.stall()
+            output, errors = process.communicate("\n", timeout=PATIENCE)
+            ended = time.monotonic()
+        assert (0, "") == (process.returncode, errors)
+        return ended - float(output)
+
+    quickest(LIMIT, once)
