@@ -281,7 +281,7 @@ class Peer:
         number, row = call.number, call.endpoint
         try:
             if self._service.before is not None:
-                await self._service.before(row, call.parameter)
+                await self._service.before(row, call.parameter, number)
             context = self._permit(row.name)
             handler = CALLS[row.namespace, row.name]
             value = await handler(context, call.parameter)
@@ -298,7 +298,7 @@ class Peer:
         number, row = channel.number, channel.endpoint
         try:
             if self._service.before is not None:
-                await self._service.before(row, channel.parameter)
+                await self._service.before(row, channel.parameter, number)
             context = self._permit(row.name)
             handler = CHANNELS[row.namespace, row.name]
             await handler(context, channel.parameter, ends)

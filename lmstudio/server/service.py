@@ -122,7 +122,8 @@ class Service:
         shutdown: Ends the server, for ``requestShutdown``; None where a client may not.
         port: Where it is served, None where it is not by a socket.
         cors: Whether web pages of any origin are let in.
-        before: Called in front of every call and channel; tests hold and fail them so.
+        before: Called in front of every call and channel with its endpoint, parameter
+            and number; tests hold and fail them so.
         observe: Called with the namespace and each parsed message that arrives.
     """
 
@@ -154,7 +155,7 @@ class Service:
         self.shutdown = shutdown
         self.port: int | None = None
         self.cors = False
-        self.before: Callable[[Endpoint, Any], Awaitable[None]] | None = None
+        self.before: Callable[[Endpoint, Any, int], Awaitable[None]] | None = None
         self.observe: Callable[[str, Any], None] | None = None
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..server.failures import Failure
     from .cassette import StaleCassetteError
     from .fake import FakeServer
     from .guard import forbid_real_models
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
     from .recorder import Cassette
     from .script import (
         AWAIT_CANCEL,
+        CLOSE,
         CRASH,
         DROP,
+        EVICT,
         NEVER,
+        SUCCESS,
         Asked,
         Await,
+        Frame,
         Pace,
         Reply,
         tool_call,
@@ -31,10 +36,15 @@ __all__ = [
     "Cassette",
     "Await",
     "AWAIT_CANCEL",
+    "CLOSE",
     "CRASH",
     "DROP",
+    "EVICT",
     "NEVER",
+    "SUCCESS",
     "Asked",
+    "Failure",
+    "Frame",
     "Pace",
     "Received",
     "Reply",
@@ -49,6 +59,7 @@ _HOME = {
     "FakeServer": "fake",
     "Cassette": "recorder",
     "StaleCassetteError": "cassette",
+    "Failure": "..server.failures",
     "Received": "log",
     "UnmatchedRequestError": "matching",
     "forbid_real_models": "guard",
@@ -60,6 +71,8 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'script')}")
+    home = _HOME.get(name, "script")
+    home = home if home.startswith(".") else f".{home}"
+    module = importlib.import_module(home, __name__)
     value = globals()[name] = getattr(module, name)
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -15,21 +14,28 @@ from ..server.engine import (
     Done,
     Event,
     LoadSettings,
+    ModelCrashed,
     ModelFile,
     Piece,
     PromptProgress,
     Request,
     Unloaded,
 )
+from ..server.infos import instance_info
 from ..server.instances import Instance
 from ..server.lookup import find
 from ..wire.common import KVConfig
 from ..wire.config import PREDICTION
+from ..wire.converter import unstructure
 from ..wire.llm import History, PredictionStats
+from . import link
 from .answers import tokens_of
 from .script import (
+    CLOSE,
     CRASH,
+    EVICT,
     NEVER,
+    SUCCESS,
     Asked,
     Pace,
     Reply,
@@ -39,11 +45,6 @@ from .script import (
     perform,
 )
 from .scripting import Scripts
-
-#: Breaks the connection that the running request came on; the fake server sets it.
-drop_connection: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar(
-    "drop_connection"
-)
 
 #: Seconds that a token takes in the figures: real time would differ from run to run.
 TOKEN_TIME = 0.01
@@ -102,7 +103,12 @@ class ScriptedModels:
 
 
 class ScriptedModel:
-    """A loaded model of `ScriptedEngine`."""
+    """A loaded model of `ScriptedEngine`.
+
+    Attributes:
+        is_crashed: Whether its process has died.
+        gone: Set when it is no longer loaded, for whatever reason.
+    """
 
     def __init__(
         self, file: ModelFile, settings: LoadSettings, scripts: Scripts
@@ -111,6 +117,8 @@ class ScriptedModel:
         self.context_length = settings.context_length
         self.gpu_layers = 0
         self.is_loaded = True
+        self.is_crashed = False
+        self.gone = asyncio.Event()
         self._scripts = scripts
         self._callbacks: list[Callable[[], None]] = []
 
@@ -120,9 +128,10 @@ class ScriptedModel:
         Raises:
             EngineError: The step is a failure.
         """
-        if step is CRASH:
+        if step is CRASH or step is EVICT:
+            self.is_crashed = step is CRASH
             self._gone()
-        await perform(step, drop_connection.get(_nothing))
+        await perform(step, link.request.get())
 
     async def predict(self, request: Request) -> AsyncIterator[Event]:
         """Generate what the script says; packets have no form here and are left out."""
@@ -139,6 +148,8 @@ class ScriptedModel:
                 yield Piece(step)
             elif not isinstance(step, dict):
                 await self.act(step)
+            if not self.is_loaded:
+                raise Unloaded("The model was unloaded")
         reason: Any = reply.stop if reply.stop in _STOP_REASONS else "eos"
         yield Done(reason=reason, prompt_tokens=prompt_tokens, predicted_tokens=count)
 
@@ -164,6 +175,7 @@ class ScriptedModel:
 
     def _gone(self) -> None:
         self.is_loaded = False
+        self.gone.set()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
@@ -191,7 +203,7 @@ class ScriptedEngine:
                 on_progress(step)
                 await asyncio.sleep(0)  # so that those who follow see each of them
             else:
-                await perform(step, drop_connection.get(_nothing))
+                await perform(step, link.request.get())
         return ScriptedModel(model, settings, self._scripts)
 
     async def close(self) -> None:
@@ -215,13 +227,15 @@ class ScriptedPrediction:
 
     def __init__(
         self,
-        model: ScriptedModel,
+        instance: Instance,
         reply: Reply,
         config: KVConfig,
         input_text: str,
     ) -> None:
+        assert isinstance(instance.model, ScriptedModel)
         self.input_text = input_text
-        self._model = model
+        self._instance = instance
+        self._model = instance.model
         self._reply = reply
         self._config = config
         self._prompt_tokens = len(tokens_of(input_text))
@@ -233,7 +247,7 @@ class ScriptedPrediction:
 
     async def packets(self) -> AsyncIterator[dict[str, Any] | ScriptedEnd]:
         """Packets as they travel, the end last."""
-        count, pace = 0, self._reply.pace
+        count, pace, is_said_well = 0, self._reply.pace, False
         for done in (0, self._prompt_tokens):
             yield _progress(done, self._prompt_tokens)
         for step in _steps(self._reply):
@@ -242,20 +256,31 @@ class ScriptedPrediction:
                 await self._until_cancelled(_paced(pace))
             if step is NEVER or (not is_said and not self._cancelled.is_set()):
                 await self._hold(step)
-            if self._cancelled.is_set():
+            if self._model.is_crashed:
+                raise ModelCrashed("The model crashed", "Another request's script")
+            if self._cancelled.is_set() or not self._model.is_loaded:
                 break
-            if not self._model.is_loaded:
-                raise Unloaded("The model was unloaded")
             if isinstance(step, str):
                 count += 1
                 yield fragment(step)
             elif isinstance(step, dict):
                 yield step
+            elif step is SUCCESS:
+                is_said_well = True
+                yield self._success(count)
             await asyncio.sleep(0)  # a burst must not keep others waiting
+        if is_said_well:  # it has been said, so that only the close is left
+            await self._model.act(CLOSE)
+        yield ScriptedEnd(self._stats(count), self._config)
+
+    def _stats(self, count: int) -> PredictionStats:
+        """The figures after so many fragments."""
         stop = self._reply.stop
         reason = _STOP_REASONS.get(stop, stop)
+        if not self._model.is_loaded:
+            reason = "modelUnloaded"
         total = count * TOKEN_TIME
-        stats = PredictionStats(
+        return PredictionStats(
             stop_reason="userStopped" if self._cancelled.is_set() else reason,
             tokens_per_second=1 / TOKEN_TIME if count else None,
             num_gpu_layers=0,
@@ -265,24 +290,37 @@ class ScriptedPrediction:
             predicted_tokens_count=count,
             total_tokens_count=self._prompt_tokens + count,
         )
-        yield ScriptedEnd(stats, self._config)
+
+    def _success(self, count: int) -> dict[str, Any]:
+        """The last packet, as the server would send it now.
+
+        Source: docs/wire/predict.md.
+        """
+        return {
+            "type": "success",
+            "stats": unstructure(self._stats(count)),
+            "modelInfo": unstructure(instance_info(self._instance)),
+            "loadModelConfig": unstructure(self._instance.config),
+            "predictionConfig": unstructure(self._config),
+        }
 
     async def _hold(self, step: Step) -> None:
-        """Do a step; a cancel ends the wait for it."""
+        """Do a step; a cancel, or the end of the model, ends the wait for it."""
         if step is NEVER:
             await self._model.act(step)
         await self._until_cancelled(self._model.act(step))
 
     async def _until_cancelled(self, work: Coroutine[Any, Any, None]) -> None:
         doing = asyncio.ensure_future(work)
-        cancelled = asyncio.ensure_future(self._cancelled.wait())
+        others = (self._cancelled.wait(), self._model.gone.wait())
+        waits = [doing, *map(asyncio.ensure_future, others)]
         try:
-            await asyncio.wait([doing, cancelled], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if doing.done():
                 doing.result()
         finally:
-            doing.cancel()
-            cancelled.cancel()
+            for waiting in waits:
+                waiting.cancel()
 
 
 def fragment(
@@ -335,8 +373,6 @@ def prediction_of(
     files: Mapping[str, Any] | None = None,
 ) -> ScriptedPrediction:
     """The scripted answer to a prediction; nobody looks at the files."""
-    model = instance.model
-    assert isinstance(model, ScriptedModel)
     asked = Asked(
         text=raw_prompt if raw_prompt is not None else last_text(history),
         history=history,
@@ -344,8 +380,4 @@ def prediction_of(
         identifier=instance.identifier,
     )
     prompt = asked.text if history is None else all_text(history)
-    return ScriptedPrediction(model, scripts.reply(asked), config, prompt)
-
-
-def _nothing() -> None:
-    """What breaks no connection, where there is none."""
+    return ScriptedPrediction(instance, scripts.reply(asked), config, prompt)

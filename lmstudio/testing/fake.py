@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from ..errors import LMStudioValueError, shown
 from ..server.engine import ModelFile
 from ..server.failures import Failure
 from ..server.instances import Instance, Wanted
@@ -20,13 +20,14 @@ from .engine import (
     ScriptedEngine,
     ScriptedModels,
     ScriptedPrediction,
-    drop_connection,
     prediction_of,
     scripted_model,
 )
+from .faults import Faults
+from .link import Request, link, request
 from .log import Log, Received
 from .loopback import Loopback
-from .script import Chunk, Step, all_text, perform, steps_of
+from .script import Chunk, Step, all_text, perform
 from .scripting import Default, Scripting, Scripts
 
 
@@ -46,6 +47,7 @@ class FakeServer(Scripting):
         presets: Presets that it has: names of empty ones, or whole ones.
         extensions: What the greeting announces; ``()`` makes it look like the
             application.
+        lacks: Endpoints that it does not know, as an older server has them not.
         port: 0 takes a free one.
         default: What is done about predictions that nobody scripted: ``"auto"`` as
             above, ``"echo"`` always, or ``"fail"``. None is ``"auto"`` until
@@ -58,6 +60,9 @@ class FakeServer(Scripting):
         url: The same with ``ws://`` in front.
         port: The port.
         engine: The scripted engine; its `loads` tell what was loaded, and how.
+
+    Raises:
+        LMStudioValueError: `lacks` names what is no endpoint.
     """
 
     def __init__(
@@ -67,11 +72,13 @@ class FakeServer(Scripting):
         loaded: Iterable[str] = (),
         presets: Iterable[Preset | str] = (),
         extensions: Sequence[str] = EXTENSIONS,
+        lacks: Iterable[str] = (),
         port: int = 0,
         default: Default | None = None,
         chunk: Chunk = None,
     ) -> None:
         super().__init__(Scripts(default, chunk))
+        self._faults = Faults(lacks)
         self._models = ScriptedModels(
             [scripted_model(m) if isinstance(m, str) else m for m in models]
         )
@@ -87,9 +94,7 @@ class FakeServer(Scripting):
         self._log = Log()
         self._service.observe = self._log.add
         self._service.before = self._before
-        self._lock = threading.Lock()  # guards the next one
-        self._steps: dict[str, list[list[Step]]] = {}
-        self._loopback = Loopback(self._service, extensions, port)
+        self._loopback = Loopback(self._service, extensions, port, self._faults)
         self.port = self._loopback.port
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"ws://{self.host}"
@@ -109,24 +114,51 @@ class FakeServer(Scripting):
         if kind is None:
             self.assert_all_matched()
 
-    def before(self, endpoint: str, steps: Step | Sequence[Step]) -> None:
+    def before(
+        self,
+        endpoint: str | None,
+        steps: Step | Sequence[Step],
+        *,
+        times: int | None = 1,
+    ) -> None:
         """Do these steps before the next call of an endpoint is looked at.
 
         A failure among them is the answer; after `NEVER` there is none.
-        """
-        with self._lock:
-            self._steps.setdefault(endpoint, []).append(steps_of(steps))
-
-    def fail(
-        self, endpoint: str, title: str, *, code: str | None = None, **details: Any
-    ) -> None:
-        """Let the next call of an endpoint fail.
 
         Args:
+            endpoint: Its name; None for any. ``"authenticate"`` stands for the first
+                message of each connection: a failure refuses the client.
+            steps: One step or several, but no texts and packets.
+            times: For how many calls; None for all from now on, where nothing else
+                is left for them.
+
+        Raises:
+            LMStudioTypeError: A step is none.
+            LMStudioValueError: There is no such endpoint, or `times` is not above 0.
+        """
+        self._faults.plan(endpoint, steps, times)
+
+    def fail(
+        self,
+        endpoint: str | None,
+        title: str,
+        *,
+        times: int | None = 1,
+        code: str | None = None,
+        **details: Any,
+    ) -> None:
+        """Let the next call of an endpoint fail; with ``"authenticate"``, a client.
+
+        Args:
+            endpoint: As `before` takes it.
+            times: As `before` takes it.
             code: A ``displayData`` code; `details` are its fields.
+
+        Raises:
+            LMStudioValueError: As in `before`.
         """
         display = {"code": code, **details} if code is not None else None
-        self.before(endpoint, Failure(title, display=display))
+        self.before(endpoint, Failure(title, display=display), times=times)
 
     def load(
         self, key: str, *, identifier: str | None = None, ttl: float | None = None
@@ -145,6 +177,23 @@ class FakeServer(Scripting):
             return (await running.instance()).identifier
 
         return self._loopback.call(load)
+
+    def unload(self, identifier: str) -> None:
+        """Unload a model on the server itself; what runs on it ends there.
+
+        Raises:
+            LMStudioValueError: Nothing of this name is loaded.
+        """
+
+        async def unload() -> None:
+            registry = self._service.registry
+            for domain in ("llm", "embedding"):
+                if identifier in (i.identifier for i in registry.loaded(domain)):
+                    await registry.unload(identifier, domain)
+                    return
+            raise LMStudioValueError(f"no loaded model is called {shown(identifier)}")
+
+        self._loopback.call(unload)
 
     def loaded(self) -> list[str]:
         """Identifiers of what is in memory, first loaded first."""
@@ -195,12 +244,11 @@ class FakeServer(Scripting):
         """Stop, and close what is open. Safe to repeat."""
         self._loopback.close()
 
-    async def _before(self, endpoint: Endpoint, _: Any) -> None:
-        with self._lock:
-            queued = self._steps.get(endpoint.name)
-            steps = queued.pop(0) if queued else []
-        for step in steps:
-            await perform(step, drop_connection.get())
+    async def _before(self, endpoint: Endpoint, _: Any, number: int) -> None:
+        current = Request(link.get(), number)
+        request.set(current)
+        for step in self._faults.take(endpoint.name):
+            await perform(step, current)
 
     async def _predict(
         self,

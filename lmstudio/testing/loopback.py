@@ -18,9 +18,12 @@ from websockets.http11 import Response
 
 from .. import permitted
 from ..server.calls import version
+from ..server.engine import EngineError
 from ..server.peer import Peer
 from ..server.service import NAMESPACES, Service
-from .engine import drop_connection
+from .faults import AUTHENTICATE, Faults
+from .link import Link, Request, link
+from .script import Step, perform
 
 T = TypeVar("T")
 
@@ -148,10 +151,14 @@ class Loopback(Host):
     Args:
         extensions: What the greeting announces.
         port: 0 takes a free one.
+        faults: What a test has scripted about connections.
     """
 
-    def __init__(self, service: Service, extensions: Sequence[str], port: int) -> None:
+    def __init__(
+        self, service: Service, extensions: Sequence[str], port: int, faults: Faults
+    ) -> None:
         self._service = service
+        self._faults = faults
         answers = {
             "/lmstudio-greeting": {"lmstudio": True, "extensions": list(extensions)},
             "/lms-status": {"package": "lmstudio-fake", "version": version()},
@@ -170,25 +177,87 @@ class Loopback(Host):
             socket.transport.abort()
 
     async def _serve(self, socket: ServerConnection, namespace: str) -> None:
-        # Tasks of this connection inherit it.
-        drop_connection.set(socket.transport.abort)
-
-        async def send(text: str) -> None:
-            try:
-                await socket.send(text)
-            except ConnectionClosed:
-                return  # what runs for this client ends when the socket has
+        mine = Link(socket)
+        link.set(mine)  # tasks of this connection inherit it
 
         async def close() -> None:
             await socket.close()
 
-        peer = Peer(namespace, self._service, send, close)
+        first = await self._let_in(socket, mine, namespace)
+        if first is None:
+            return
+        peer = Peer(namespace, self._service, mine.say, close)
         peer.start()
         try:
+            if first:
+                await peer.receive(first)
             async for frame in socket:
-                await peer.receive(frame)
+                if not await self._is_lacking(mine, namespace, frame):
+                    await peer.receive(frame)
         finally:
             await peer.ended()
+
+    async def _let_in(
+        self, socket: ServerConnection, mine: Link, namespace: str
+    ) -> str | bytes | None:
+        """Do what is scripted in front of authentication.
+
+        Returns:
+            What the client has said meanwhile; None when the script was the end.
+        """
+        steps = self._faults.take(AUTHENTICATE)
+        if not steps:
+            return ""
+        first = await socket.recv()
+        doing = asyncio.ensure_future(_all_of(steps, Request(mine, 0)))
+        ended = asyncio.ensure_future(socket.wait_closed())
+        try:
+            await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                doing.result()
+                return first
+        except EngineError as exc:
+            await mine.send({"success": False, "error": exc.title})
+            await socket.close()
+        finally:
+            doing.cancel()
+            ended.cancel()
+        self._observe(namespace, first)  # nobody else will
+        return None
+
+    async def _is_lacking(self, mine: Link, namespace: str, frame: str | bytes) -> bool:
+        """Whether a call is for an endpoint that is not there; then it is said.
+
+        Source: docs/wire/messages.md, "Warnings".
+        """
+        if self._faults.is_whole:
+            return False
+        message = _parsed(frame)
+        name = message.get("endpoint") if isinstance(message, dict) else None
+        if not self._faults.lacks(name):
+            return False
+        self._observe(namespace, frame)
+        # Without a kind, as older servers say it.
+        text = f"No such endpoint in namespace {namespace}, endpoint = {name}"
+        await mine.send({"type": "communicationWarning", "warning": text})
+        return True
+
+    def _observe(self, namespace: str, frame: str | bytes) -> None:
+        if self._service.observe is not None:
+            self._service.observe(namespace, _parsed(frame))
+
+
+def _parsed(frame: str | bytes) -> Any:
+    """What a frame says; None when it is no JSON."""
+    try:
+        return json.loads(frame)
+    except ValueError:
+        return None
+
+
+async def _all_of(steps: Sequence[Step], request: Request) -> None:
+    for step in steps:
+        await perform(step, request)
 
 
 def _json(body: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 
+from ..errors import LMStudioTypeError, shown
 from ..server.engine import EngineError, ModelCrashed
 from ..wire.llm import History, Message
+from .link import Request
 
 
 class Await:
@@ -60,8 +62,35 @@ class Await:
             given_up.set()
 
 
+class Frame:
+    """A step that sends one frame past all rules, on the request's own connection.
+
+    Args:
+        content: A text as it is, bytes for a binary frame, a dict for JSON; or a
+            function that makes one of these from the number of the request, which
+            is 0 for authentication.
+    """
+
+    def __init__(
+        self,
+        content: str
+        | bytes
+        | Mapping[str, Any]
+        | Callable[[int], str | bytes | Mapping[str, Any]],
+    ) -> None:
+        if not (isinstance(content, (str, bytes, Mapping)) or callable(content)):
+            raise LMStudioTypeError(
+                "a Frame takes a text, bytes, a dict, or a function of the request's"
+                f" number, not {shown(content)}"
+            )
+        self.content = content
+
+    def __repr__(self) -> str:
+        return f"Frame({shown(self.content)})"
+
+
 class Mark:
-    """A step without fields: `DROP`, `CRASH`, `NEVER` or `AWAIT_CANCEL`."""
+    """A step without fields, such as `DROP`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -79,8 +108,17 @@ NEVER = Mark("NEVER")
 #: Nothing more comes until the client cancels.
 AWAIT_CANCEL = Mark("AWAIT_CANCEL")
 
+#: The model is unloaded, as if somebody else had done it or its time were over.
+EVICT = Mark("EVICT")
+#: The last packet of a prediction: all is well. What follows comes too late.
+SUCCESS = Mark("SUCCESS")
+#: The channel is closed here; what the server says on it afterwards is lost.
+CLOSE = Mark("CLOSE")
+
 #: A str is a fragment, a dict a packet as it travels, an exception a failure.
-Step = str | dict[str, Any] | Await | Mark | EngineError
+Step = str | dict[str, Any] | Await | Frame | Mark | EngineError
+#: Steps that say nothing of an answer: they have a place in front of any call.
+SILENT = (Await, Frame, Mark, EngineError)
 
 
 @attrs.frozen(kw_only=True)
@@ -246,18 +284,49 @@ def _text(message: Message) -> str:
     return "".join(part.text or part.content or "" for part in message.content)
 
 
-def steps_of(steps: Step | Sequence[Step]) -> list[Step]:
-    """One step, or several."""
-    if isinstance(steps, (str, dict, Await, Mark, EngineError)):
-        return [steps]
-    return list(steps)
-
-
-async def perform(step: Step, drop: Callable[[], None]) -> None:
-    """Do a step that says nothing.
+def steps_of(
+    steps: Step | Sequence[Step | float],
+    *,
+    kinds: tuple[type, ...] = (str, dict, *SILENT),
+    where: str = "an answer",
+) -> list[Any]:
+    """One step, or several.
 
     Args:
-        drop: Breaks the connection that the request came on.
+        kinds: What can be a step here.
+        where: What they are the steps of, for messages.
+
+    Raises:
+        LMStudioTypeError: Something else is among them.
+    """
+    alone = isinstance(steps, (str, bytes, Mapping)) or not isinstance(steps, Iterable)
+    checked: list[Any] = [steps] if alone else list(steps)  # type: ignore[arg-type]
+    for step in checked:
+        if not isinstance(step, kinds) or isinstance(step, bool):
+            right = ", ".join(_KINDS[kind] for kind in kinds)
+            raise LMStudioTypeError(
+                f"a step of {where} is {right}, but not {shown(step)}"
+            )
+    return checked
+
+
+_KINDS: Mapping[type, str] = {
+    str: "a text",
+    dict: "a packet",
+    int: "a share",
+    float: "from 0 to 1",
+    Await: "an Await",
+    Frame: "a Frame",
+    Mark: "a mark such as DROP",
+    EngineError: "a Failure",
+}
+
+
+async def perform(step: Step, request: Request | None) -> None:
+    """Do a step that says nothing of an answer.
+
+    Args:
+        request: What the step is for; None where there is no connection.
     """
     if isinstance(step, Await):
         await step.wait()
@@ -267,12 +336,21 @@ async def perform(step: Step, drop: Callable[[], None]) -> None:
         copy.__dict__.update(step.__dict__)
         copy.args = step.args
         raise copy
+    elif isinstance(step, Frame):
+        if request is not None:
+            content = step.content
+            made = content(request.number) if callable(content) else content
+            await request.link.send(made)
+    elif step is CLOSE:
+        if request is not None:
+            await request.link.close(request.number)
     elif step is CRASH:
         raise ModelCrashed("The model crashed", "The script said so")
     elif step is DROP:
-        drop()
+        if request is not None:
+            request.link.drop()
         await asyncio.Event().wait()  # ended with the connection
     elif step is NEVER or step is AWAIT_CANCEL:
         await asyncio.Event().wait()
-    else:
+    elif step is not EVICT and step is not SUCCESS:  # who predicts knows these two
         raise TypeError(f"{step!r} can't be a step here")

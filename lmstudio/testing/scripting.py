@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from ..errors import LMStudioTypeError, shown
 from ..server.failures import Failure
 from .answers import cut, echo, made_up, vector_of
 from .matching import UnmatchedRequestError, difference, misfits, normal
-from .script import Asked, Chunk, Pace, Reply, Step, When, steps_of
+from .script import SILENT, Asked, Chunk, Pace, Reply, Step, When, steps_of
 
 #: What is done about a prediction that no scripted answer is for.
 Default = Literal["auto", "echo", "fail"]
@@ -79,6 +80,7 @@ class Scripts:
         if callable(steps):
             try:
                 steps = steps(asked)
+                steps = None if steps is None else steps_of(steps)
             except Exception as exc:  # the test's own function
                 name = getattr(reply.steps, "__qualname__", repr(reply.steps))
                 problem = f"{name} raised {type(exc).__name__}: {exc}"
@@ -88,7 +90,7 @@ class Scripts:
                 return None
         chunk = reply.chunk if reply.chunk is not None else self._chunk
         made: list[Step] = []
-        for step in steps_of(steps):
+        for step in steps:
             made += cut(step, chunk) if isinstance(step, str) else [step]
         return made
 
@@ -155,6 +157,9 @@ class Scripting:
             times: How often; None for ever.
             chunk: Cut texts into ``"words"``, or so many characters each.
             pace: Lets each fragment out, or seconds between them.
+
+        Raises:
+            LMStudioTypeError: A step is none.
         """
         made = Reply(steps_of(steps), stop, when, times, chunk=chunk, pace=pace)
         self._scripts.add_reply(made)
@@ -193,12 +198,15 @@ class Scripting:
             pace: As `reply` takes it.
 
         Raises:
+            LMStudioTypeError: A step, or `match`, is none.
             LMStudioValueError: There is no such option, or it can't have this value.
         """
         if not (
             match is None or isinstance(match, (str, re.Pattern)) or callable(match)
         ):
-            raise TypeError(f"match must be a text, a pattern or a function: {match!r}")
+            raise LMStudioTypeError(
+                f"match must be a text, a pattern or a function, not {shown(match)}"
+            )
         made = Reply(
             steps_of(steps),
             stop,
@@ -244,8 +252,13 @@ class Scripting:
         self._scripts.embed = function
 
     def on_load(self, steps: Sequence[Step | float]) -> None:
-        """Say what the next load does: progress from 0 to 1, gates, failures."""
-        self._scripts.add_load(list(steps))
+        """Say what the next load does: progress from 0 to 1, gates, failures.
+
+        Raises:
+            LMStudioTypeError: A step is something else.
+        """
+        kinds = (int, float, *SILENT)
+        self._scripts.add_load(steps_of(steps, kinds=kinds, where="a load"))
 
     @property
     def predictions(self) -> list[Asked]:

@@ -10,6 +10,7 @@ import pytest
 from interop import environments
 from interop.clients import LONGEST_RUN, embedded_server
 from interop.conftest import make_home
+from lmstudio.testing import DROP, Failure, FakeServer, Frame
 
 SECRET = "0123456789abcdefghij"
 TOKEN = f"sk-lm-abcd1234:{SECRET}"
@@ -87,3 +88,36 @@ def test_python(server):
     done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_RUN)
     assert (1, "") == (done.returncode, done.stdout)
     assert "Authentication failed" in done.stderr
+
+
+def test_a_fake_server_that_refuses_javascript():
+    """Users of official clients can test what their program does without a token."""
+    node, modules = environments.javascript()
+    with FakeServer() as fake:
+        fake.fail("authenticate", "Unknown token", times=None)
+        got = said([node, "-e", JS, str(modules), fake.url, "{}"])
+        assert fake.wait_for(lambda seen: "authVersion" in seen.message)
+    assert "Failed to authenticate: Unknown token" == got["error"]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (Failure("Unknown token"), "Authentication failed"),
+        # What that SDK takes for a reason is an object.
+        (
+            [Frame({"success": False, "error": {"title": "Unknown token"}}), DROP],
+            "LMStudioServerError: Authentication failed: Unknown token",
+        ),
+    ],
+)
+def test_a_fake_server_that_refuses_python(script, expected):
+    """The same with the SDK for Python, and with a reason in a form that it reads."""
+    with FakeServer() as fake:
+        fake.before("authenticate", script, times=None)
+        words = [str(environments.python()), "-I", "-c", PYTHON, fake.host]
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=LONGEST_RUN
+        )
+    assert (1, "") == (done.returncode, done.stdout)
+    assert expected in done.stderr
