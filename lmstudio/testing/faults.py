@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from ..arguments import checked_count
 from ..errors import LMStudioTypeError, LMStudioValueError, shown
 from ..nearest import meant
 from ..wire.endpoints import ENDPOINTS
@@ -39,6 +38,17 @@ def checked_endpoint(name: object, *, more: Iterable[str] = ()) -> str:
             f"there is no endpoint {shown(name)}{meant(name, known)}"
         )
     return name
+
+
+def _checked_times(times: int | None) -> int | None:
+    if times is None:
+        return None
+    right = f"times must be a whole number above 0, or None, not {shown(times)}"
+    if isinstance(times, bool) or not isinstance(times, int):
+        raise LMStudioTypeError(right)
+    if times < 1:
+        raise LMStudioValueError(right)
+    return times
 
 
 @attrs.define
@@ -81,7 +91,7 @@ class Faults:
         if endpoint is not None:
             checked_endpoint(endpoint, more=[AUTHENTICATE])
         checked = steps_of(steps, kinds=SILENT, where="a call")
-        planned = _Planned(checked, checked_count(times, "times"))
+        planned = _Planned(checked, _checked_times(times))
         with self._lock:
             self._plans.setdefault(endpoint, []).append(planned)
 

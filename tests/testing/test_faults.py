@@ -390,6 +390,9 @@ def test_wrong_arguments(fake):
         "times must be a whole number above 0": (
             lambda: fake.before("predict", NEVER, times=0)
         ),
+        "times must be .* or None, not True": (
+            lambda: fake.before("predict", NEVER, times=True)
+        ),
         "a step of an answer is .* but not b'x'": lambda: fake.reply(b"x"),
         "a step of an answer is .* but not None": lambda: fake.reply(["a", None]),
         "a step of an answer is .* but not 0.5": lambda: fake.reply(["a", 0.5]),
