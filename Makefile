@@ -11,6 +11,12 @@ WITH_MODELS = LMSTUDIO_TEST_MODEL="$(call found,smollm2-135m-instruct)" \
     LMSTUDIO_TEST_EMBEDDING_MODEL="$(call found,all-minilm-l6-v2)"
 # More arguments: `make test ARGS="-k chat"` (then without interop), `make bench ARGS=-h`.
 ARGS ?=
+# All tests run in a process for each core, but not in more than four; some in one, which
+# starts sooner. A process that has no more tests takes some of another's.
+SPREAD = $(if $(ARGS),,-n auto --maxprocesses 4 --dist worksteal)
+# The tests are compiled once and not by each of those processes; hundreds of programs that
+# they start load the same files. `make clean` removes them.
+unexport PYTHONDONTWRITEBYTECODE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -26,7 +32,7 @@ demo: .venv/demo.made  ## talk to a small model on this machine; nothing else is
 
 test: .venv/test.made model  ## all tests, with the real model and the official clients
 	@echo "== Running the tests"
-	@$(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(ARGS)
+	@$(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(SPREAD) $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory interop)
 
 interop: .venv/test.made model  ## the official clients against the embedded server
@@ -56,7 +62,8 @@ pyright: .venv/test.made  ## the public API again, as another type checker sees 
 
 unit: .venv/test.made  ## the tests without a model
 	@echo "== Running the tests that need no model"
-	@"$(TEST)" -m pytest -m "not live and not interop" --ignore=tests/interop $(ARGS)
+	@"$(TEST)" -m pytest -m "not live and not interop" --ignore=tests/interop \
+	    $(SPREAD) $(ARGS)
 
 wheel: .venv/test.made  ## build the wheel, install it into an empty environment, import it
 	@echo "== Building the wheel"
