@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import forks as _forks  # noqa: F401  # it holds up forks while we import
 from ._version import __version__
 
 # The module `typing` takes a twentieth of the time in which `lms --help` is done.

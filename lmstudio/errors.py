@@ -6,6 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import forks
+
+forks.register()  # again, after `logging`
 # Here because every module that logs imports this one, and the package itself imports
 # none of them: that is how it starts quickly.
 logging.getLogger("lmstudio").addHandler(logging.NullHandler())

@@ -142,6 +142,7 @@ def test_help_imports_nothing(run):
     names = [
         "lmstudio",
         "lmstudio._version",
+        "lmstudio.forks",
         "lmstudio.testing",
         "lmstudio.testing.plugin",
     ]
