@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +18,6 @@ from .actresult import (
 )
 from .arguments import checked_seconds
 from .errors import LMStudioError, LMStudioRuntimeError, LMStudioTimeoutError
-from .mailbox import SLICE
 from .rounds import Rounds
 from .toolcalls import ToolCall
 from .wire.llm import Message, PredictionStats
@@ -97,7 +96,6 @@ class ActRun(_Answer):
 
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
-        self._worker: int | None = None  # the thread that works, for all who wait
 
     def __iter__(self) -> Iterator[RoundFragment]:
         """Yield the text of all rounds as it arrives, from the first.
@@ -242,38 +240,20 @@ class ActRun(_Answer):
                     "a tool or a callback of a run can't wait for that run"
                 )
             try:
-                self._take_turn(left, deadline, is_decided)
+                step = partial(self._step, deadline, is_decided)
+                rounds.turns.work(step, left, is_decided)
             except BaseException:  # Ctrl-C, or what a function of the user raised
                 self.cancel()
                 raise
         return not is_over() and len(rounds.events) > position
 
-    def _take_turn(
-        self,
-        left: float | None,
-        deadline: float | None,
-        is_decided: Callable[[], bool],
-    ) -> None:
-        """Do one step, or wait while another thread does."""
-        rounds, is_mine = self._rounds, False
+    def _step(self, deadline: float | None, is_decided: Callable[[], bool]) -> None:
+        """Do one step; what runs in it knows that it belongs to this run."""
+        before = _working.set(_working.get() | {id(self._rounds)})
         try:
-            with rounds.turn:
-                if is_decided():  # by another thread, meanwhile
-                    return
-                if self._worker is not None:
-                    rounds.turn.wait(SLICE if left is None else min(SLICE, left))
-                    return
-                self._worker, is_mine = threading.get_ident(), True
-            before = _working.set(_working.get() | {id(rounds)})
-            try:
-                rounds.step(deadline, is_decided)
-            finally:
-                _working.reset(before)
+            self._rounds.step(deadline, is_decided)
         finally:
-            if is_mine:
-                with rounds.turn:
-                    self._worker = None
-                    rounds.turn.notify_all()
+            _working.reset(before)
 
     def __enter__(self) -> ActRun:
         return self

@@ -12,16 +12,15 @@ import attrs
 from .arguments import checked_callback, checked_seconds, checked_signal
 from .asked import Asked
 from .errors import LMStudioProtocolError, LMStudioRuntimeError, shown
-from .mailbox import SLICE, Mailbox
+from .mailbox import Mailbox
 from .progress import Bar
 from .protocol.client import Batch, End
 from .result import Fragment, fragment_from_wire
+from .turns import TURN, Turns, never
 from .wire.llm import Message, Part, ToolCallRequest
 
 #: What is behind it in a mailbox arrived after the prediction was cancelled.
 CUT = End("cut")
-#: The one key of the dict that says whose turn it is to take.
-TURN = "taker"
 
 _CALLBACKS = (
     "on_first_token",
@@ -31,11 +30,6 @@ _CALLBACKS = (
     "on_message",
 )
 _WATCHED = (*_CALLBACKS, "bar")
-
-
-def never() -> bool:
-    """Says no: for waits that nothing but an arrival ends."""
-    return False
 
 
 @attrs.frozen(kw_only=True)
@@ -108,13 +102,10 @@ class Arrivals:
         self._first_seen = False
         self._calls_back = True  # until a callback raised
         self._is_cut = False
-        # The thread that takes for all who wait, if any: {} or {TURN: its identifier}.
-        # Changed by single operations of the dict, which no thread can split.
-        self._turn: dict[str, int] = {}
-        # Wakes those who wait while another thread takes. Its lock guards _waiting
-        # and is held for moments only.
-        self._news = threading.Condition()
-        self._waiting = 0
+        # Who takes for all who wait. Its dict is used here as `Turns.work` uses it: a
+        # call more for each batch would cost more than the turn does.
+        self._turns = Turns()
+        self._turn = self._turns.holder
 
     def wait_beyond(
         self,
@@ -160,7 +151,10 @@ class Arrivals:
             )
         try:
             if turn.setdefault(TURN, me) != me:
-                return self._wait_for_taker(left)
+                return self._turns.wait(
+                    left,
+                    lambda: is_over() or self.drained or len(self.fragments) > position,
+                )
             if is_over() or self.drained or len(self.fragments) > position:
                 return True  # another thread brought it meanwhile
             bar = self._watch.bar
@@ -172,22 +166,7 @@ class Arrivals:
             return batch is not None
         finally:
             if turn.get(TURN) == me:
-                self._leave()
-
-    def _wait_for_taker(self, left: float | None) -> bool:
-        """Wait until the thread that takes has taken something; False when not."""
-        with self._news:
-            self._waiting += 1
-            try:
-                # Looked at after the count: a taker that leaves gives its turn back
-                # first and looks at the count then, so one of us sees the other.
-                if not self._turn:
-                    return True
-                return self._news.wait(
-                    SLICE if left is None else max(0.0, min(SLICE, left))
-                )
-            finally:
-                self._waiting -= 1
+                self._turns.leave()
 
     @staticmethod
     def _until(left: float | None, bar: Bar) -> float | None:
@@ -209,13 +188,7 @@ class Arrivals:
                 self._take(batch, quietly=True)
         finally:
             if turn.get(TURN) == me:
-                self._leave()
-
-    def _leave(self) -> None:
-        self._turn.clear()
-        if self._waiting:
-            with self._news:
-                self._news.notify_all()
+                self._turns.leave()
 
     def prompt_share(self) -> float | None:
         """Take over from the bar: how far the prompt is; None if there is no bar."""
@@ -282,8 +255,7 @@ class Arrivals:
     ) -> None:
         """Tell the user's callbacks what arrived."""
         watch = self._watch
-        with self._news:
-            self._news.notify_all()  # others need not wait for the callbacks
+        self._turns.tell()  # others need not wait for the callbacks
         if watch.bar is not None:
             if new or calls or self.drained or self._is_cut:
                 watch.bar.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -16,11 +16,12 @@ from .errors import (
     LMStudioRuntimeError,
     LMStudioTimeoutError,
 )
-from .mailbox import SLICE, Mailbox
+from .mailbox import Mailbox
 from .progress import Bar
 from .protocol.client import Batch, End
 from .session import Session
 from .signals import Signal
+from .turns import Turns
 from .wire.endpoints import endpoint
 from .wire.repository import DownloadModel, DownloadProgress
 
@@ -81,11 +82,7 @@ class _Packets:
         self._channel = Channel(session, row, parameter, self._inbox)
         self._bar: Bar | None = None
         self._shares: Callable[[float], object] | None = None
-        # Wakes those who wait while another thread takes. Its lock guards the five
-        # below, and is held for moments only, never while waiting for the server or
-        # calling out.
-        self._news = threading.Condition()
-        self._taker: int | None = None  # the thread that takes for all who wait
+        self._turns = Turns()  # the lock of its `news` guards the four below
         self._count = 0  # news of the progress that were taken
         self._seen: DownloadProgress | None = None  # the last of them
         self._outcome: str | LMStudioError | None = None
@@ -138,7 +135,7 @@ class _Packets:
                 self._bar.close()
             self._stop()
         finally:
-            with self._news:
+            with self._turns.news:
                 if self._outcome is None:
                     self._outcome = outcome
 
@@ -199,7 +196,7 @@ class _Packets:
             self._on_finalize()
 
     def _report(self, update: DownloadProgress) -> None:
-        with self._news:
+        with self._turns.news:
             self._seen = update
             self._count += 1
         if self._bar is not None:
@@ -254,7 +251,7 @@ class Download(_Packets):
         """
         position = 0
         while self._wait_beyond(position, None):
-            with self._news:
+            with self._turns.news:
                 position, latest = self._count, self._seen
             assert latest is not None  # it came before it was counted
             yield latest
@@ -309,7 +306,7 @@ class Download(_Packets):
         Returns:
             False when it had already ended.
         """
-        with self._news:
+        with self._turns.news:
             if self._outcome is not None or self._inbox.is_over:
                 return False
             is_first = self._stopping is None
@@ -346,30 +343,27 @@ class Download(_Packets):
             True when there are more, False when there will be none, None when the
             time is over.
         """
-        me = threading.get_ident()
         while True:
             left = None if deadline is None else deadline - time.monotonic()
-            with self._news:
-                if self._count > position and self._stopping is None:
+            with self._turns.news:
+                if self._has_more(position):
                     return True
                 if self._outcome is not None:
                     return False
-                if left is not None and left <= 0 and not self._inbox.is_over:
-                    return None
-                if self._taker == me:
-                    raise LMStudioRuntimeError(
-                        "a callback of a download can't wait for that download"
-                    )
-                if self._taker is not None:
-                    self._news.wait(SLICE if left is None else min(SLICE, left))
-                    continue
-                self._taker = me
-            try:
-                self._take_turn(left)
-            finally:
-                with self._news:
-                    self._taker = None
-                    self._news.notify_all()
+            if left is not None and left <= 0 and not self._inbox.is_over:
+                return None
+            if self._turns.is_mine:
+                raise LMStudioRuntimeError(
+                    "a callback of a download can't wait for that download"
+                )
+            self._turns.work(
+                partial(self._take_turn, left),
+                left,
+                lambda: self._has_more(position) or self._outcome is not None,
+            )
+
+    def _has_more(self, position: int) -> bool:
+        return self._count > position and self._stopping is None
 
     def __enter__(self) -> Download:
         return self

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from .arguments import checked_callback, checked_seconds
-from .arrivals import CUT, Arrivals, Malformed, Watch, never
+from .arrivals import CUT, Arrivals, Malformed, Watch
 from .calls import Channel, error_of
 from .errors import (
     LMStudioChannelClosedError,
@@ -25,6 +25,7 @@ from .protocol.client import Batch, End
 from .result import Fragment, PredictionResult
 from .session import Session
 from .signals import Signal
+from .turns import never
 from .wire.common import InstanceInfo
 from .wire.llm import PredictionStats, ToolCallRequest
 from .worker import Worker

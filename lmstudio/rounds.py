@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -36,6 +35,7 @@ from .toolcalls import (
     not_called,
     tool_message,
 )
+from .turns import Turns
 from .wire.llm import History, Message, ToolCallRequest
 
 #: Starts the prediction of a round: the history, options about tools, what to watch.
@@ -119,10 +119,10 @@ class Rounds:
         calls: The calls that have an answer so far.
         outcome: How it ended; None before.
         is_stopped: Whether it was cancelled; once true it stays so.
-        turn: Wakes those who wait while another thread works. Its lock guards
-            `outcome` and which round runs, so that a cancel between two rounds reaches
-            one of them, and in `lmstudio.act` which thread works. It is held for
-            moments only, never while sending, waiting for the server or calling out.
+        turns: Whose turn it is to call `step`. The lock of its `news` guards `outcome`
+            and which round runs, so that a cancel between two rounds reaches one of
+            them. It is never held while sending, waiting for the server or calling
+            out.
     """
 
     def __init__(
@@ -140,17 +140,17 @@ class Rounds:
         self.calls: list[ToolCall] = []
         self.outcome: ActResult | LMStudioError | None = None
         self.is_stopped = False
-        self.turn = threading.Condition()
+        self.turns = Turns()
         self._round = self._begun(0)
 
     def cancel(self) -> bool:
         """Stop the model, and call no further tool; False when it had ended."""
-        with self.turn:
+        with self.turns.news:
             if self.outcome is not None:
                 return False
             self.is_stopped = True
             prediction = self._round.prediction
-            self.turn.notify_all()
+            self.turns.news.notify_all()
         prediction.cancel()
         return True
 
@@ -283,7 +283,7 @@ class Rounds:
         except LMStudioError as exc:
             self._settle(exc)
             return
-        with self.turn:
+        with self.turns.news:
             self._round = begun
             is_late = self.is_stopped
         if is_late:  # cancelled meanwhile, when there was nothing to cancel
@@ -319,8 +319,7 @@ class Rounds:
 
     def _add(self, *events: Event) -> None:
         self.events += events
-        with self.turn:
-            self.turn.notify_all()  # others need not wait for the callbacks
+        self.turns.tell()  # others need not wait for the callbacks
 
     def _tell(self, callback: Callable[..., object] | None, *news: Any) -> None:
         if callback is not None and self._calls_back:
@@ -328,7 +327,7 @@ class Rounds:
 
     def _settle(self, outcome: ActResult | LMStudioError) -> None:
         self._record(self._round)
-        with self.turn:
+        with self.turns.news:
             if self.outcome is None:
                 self.outcome = outcome
 

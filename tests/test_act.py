@@ -19,7 +19,7 @@ from lmstudio import (
     Signal,
     ToolCall,
 )
-from lmstudio.testing import AWAIT_CANCEL, NEVER, Await
+from lmstudio.testing import AWAIT_CANCEL, Await
 from predictions import cancels, in_threads
 from scripts import is_cancel, start
 
@@ -174,17 +174,6 @@ def test_cancel_with_a_backlog(fake, model):
 
         assert [] == list(second)
         assert [] == list(first)
-
-
-def test_a_turn_that_comes_too_late(fake, model):
-    """Who gets the turn when all is decided does nothing with it."""
-    fake.reply(["a", NEVER])
-    with model.act("?", [add], wait=False) as run:
-        run._take_turn(None, None, lambda: True)
-
-        assert () == run.calls
-        assert None is run._worker
-    fake.drop_connections()
 
 
 def test_cancel_from_another_thread_while_waiting(fake, model):

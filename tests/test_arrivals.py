@@ -228,14 +228,14 @@ def test_wrong_limits(limit):
 
 def test_two_wait(monkeypatch):
     """Who waits for another to take is woken by it, and keeps to its own limit."""
-    monkeypatch.setattr("lmstudio.arrivals.SLICE", 60.0)
+    monkeypatch.setattr("lmstudio.turns.SLICE", 60.0)
     made, inbox = arrivals()
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(made.wait_beyond(0)))
         for _ in range(2)
     ]
-    waiting = waits(made._news, "wait")
+    waiting = waits(made._turns.news, "wait")
     for thread in threads:
         thread.start()
     assert waiting.wait(5)

@@ -215,7 +215,8 @@ def test_locks_of_the_reader(reads):
     with linked([chunk] * reads) as (connection, (prediction,)):
         connection._state = state = Counting(connection._state)
         prediction._settling = settling = Counting(prediction._settling)
-        prediction._arrivals._news = news = Counting(prediction._arrivals._news)
+        turns = prediction._arrivals._turns
+        turns.news = news = Counting(turns.news)
         read(connection)
 
         assert reads + 1 == state.taken
@@ -253,7 +254,8 @@ def test_locks_of_who_iterates():
     with linked(whole(COUNT)) as (connection, (prediction,)):
         read(connection)
         prediction._settling = settling = Counting(prediction._settling)
-        prediction._arrivals._news = news = Counting(prediction._arrivals._news)
+        turns = prediction._arrivals._turns
+        turns.news = news = Counting(turns.news)
         consume(prediction)
 
         assert (0, 0) == (settling.taken, news.taken)

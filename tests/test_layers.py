@@ -55,6 +55,7 @@ TABLE = (
     ("io", "session.py"),
     ("calls", "calls.py"),
     ("domain", "arguments.py"),
+    ("domain", "turns.py"),
     ("domain", "notebook.py"),
     ("domain", "progress.py"),
     ("domain", "schema/references.py"),

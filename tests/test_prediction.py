@@ -89,7 +89,7 @@ def test_many_threads_iterate_and_wait(fake, model):
 
 def test_nobody_waits_for_the_others_to_wait(fake, model, monkeypatch):
     """A piece reaches all who iterate at once, whoever took it from the mailbox."""
-    monkeypatch.setattr("lmstudio.arrivals.SLICE", FOREVER)
+    monkeypatch.setattr("lmstudio.turns.SLICE", FOREVER)
     gates = [Await() for _ in range(20)]
     steps = [step for n, gate in enumerate(gates) for step in (gate, f"{n} ")]
     fake.reply(["start ", *steps, AWAIT_CANCEL])

@@ -87,7 +87,7 @@ def test_cancel_after_the_end(fake, model):
 @pytest.mark.parametrize("step", [AWAIT_CANCEL, NEVER], ids=repr)
 def test_cancel_ends_every_iteration(fake, model, monkeypatch, step):
     """All who iterate stop at once, whatever the server does about it."""
-    monkeypatch.setattr("lmstudio.arrivals.SLICE", FOREVER)
+    monkeypatch.setattr("lmstudio.turns.SLICE", FOREVER)
     fake.reply(["a", step])
     prediction = model.respond("x")
     started = threading.Barrier(6)
@@ -302,7 +302,7 @@ def test_a_note_is_all_that_the_finalizer_leaves(fake, client, model):
         connection._transport._sending,
         keeper._settling,
         keeper._condition,
-        keeper._arrivals._news,
+        keeper._arrivals._turns.news,
         session.worker._starting,
     ]
     for lock in locks:
@@ -507,7 +507,7 @@ def test_a_callback_may_cancel(fake, model):
 
 def test_slow_callbacks_hold_nobody_up(fake, model, monkeypatch):
     """While a callback runs, other threads get what has arrived."""
-    monkeypatch.setattr("lmstudio.arrivals.SLICE", FOREVER)
+    monkeypatch.setattr("lmstudio.turns.SLICE", FOREVER)
     go, called = threading.Event(), threading.Event()
     gate = Await()
     fake.reply([gate, "a", AWAIT_CANCEL])

@@ -66,7 +66,7 @@ def test_result_with_a_limit(fake, model):
 
 def test_result_limit_while_another_takes(fake, model, monkeypatch):
     """The limit holds as well for who waits behind another thread."""
-    monkeypatch.setattr("lmstudio.arrivals.SLICE", FOREVER)
+    monkeypatch.setattr("lmstudio.turns.SLICE", FOREVER)
     fake.reply(["a", AWAIT_CANCEL])
     with model.respond("x") as prediction:
         assert "a" == next(iter(prediction))
