@@ -28,7 +28,7 @@ from .protocol.client import (
     auth_refusal,
 )
 from .transport import Transport, TransportEnded, explain, failure_kind
-from .worker import Worker
+from .worker import Worker, apart
 
 log = logging.getLogger("lmstudio.connection")
 
@@ -83,9 +83,7 @@ class Connection:
         # the reader takes it, and a reader stuck behind a sender stops reading.
         self._state = threading.Lock()
         self._pings = 0  # unanswered ones; the worker's own
-        self._reader = threading.Thread(
-            target=self._read, name=f"lmstudio-{namespace}", daemon=True
-        )
+        self._reader = apart(self._read, f"lmstudio-{namespace}")
 
     @classmethod
     def open_to(

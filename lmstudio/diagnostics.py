@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,7 @@ from .session import Session
 from .wire.diagnostics import LOG_DATA, Log, LogData, OtherLog, StreamLogs
 from .wire.endpoints import endpoint
 from .wire.model import model
+from .worker import apart
 
 log = logging.getLogger("lmstudio.diagnostics")
 
@@ -71,9 +73,7 @@ class LogStream:
             self.close()
             raise
         if on_log is not None:
-            self._caller = threading.Thread(
-                target=self._call, args=(on_log,), name="lmstudio-logs", daemon=True
-            )
+            self._caller = apart(partial(self._call, on_log), "lmstudio-logs")
             self._caller.start()
 
     def __iter__(self) -> Iterator[LogEntry]:

@@ -26,7 +26,7 @@ from .errors import (
 from .mailbox import Mailbox
 from .protocol.client import Kind
 from .wire.checks import encodable
-from .worker import Worker
+from .worker import Worker, apart
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -224,7 +224,7 @@ class Session:
             if is_given_up.is_set():
                 _discard(made)
 
-        threading.Thread(target=work, name="lmstudio-connect", daemon=True).start()
+        apart(work, "lmstudio-connect").start()
         try:
             while not is_made.wait(CLOSED_SLICE):
                 self._check_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import itertools
 import logging
@@ -17,6 +18,17 @@ Job = Callable[[], Any]
 
 #: Seconds that the thread waits at a time; queues take no boundless numbers.
 LONGEST = 3600.0
+
+
+def apart(work: Callable[[], object], name: str) -> threading.Thread:
+    """A daemon thread that outlives what starts it, and so takes no context of it.
+
+    Without the GIL, and where Python 3.14 or newer is told to, threads inherit the
+    context variables of the thread that starts them. Ours would then keep what those
+    hold, and seem to be part of the tool or request that happened to come first.
+    """
+    run = contextvars.Context().run
+    return threading.Thread(target=run, args=(work,), name=name, daemon=True)
 
 
 class Worker:
@@ -39,9 +51,7 @@ class Worker:
         if self._thread is None:
             with self._starting:
                 if self._thread is None and not self._stopped:
-                    thread = threading.Thread(
-                        target=self._run, name=self._name, daemon=True
-                    )
+                    thread = apart(self._run, self._name)
                     thread.start()
                     self._thread = thread
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import queue
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -229,3 +231,44 @@ def test_settling():
     worker.soon(lambda: worker.settle(60))
     worker.settle(5)
     worker.stop(wait=5)
+
+
+INHERITING = """
+import contextvars, threading
+from lmstudio import LMStudioClient
+from lmstudio.testing import FakeServer
+from lmstudio.worker import Worker, apart
+
+mark = contextvars.ContextVar("mark", default="nobody's")
+mark.set("the starter's")
+seen = {}
+
+def look(name):
+    return lambda *_: seen.setdefault(name, mark.get())
+
+plain = threading.Thread(target=look("plain"))
+plain.start(), plain.join()
+worker = Worker("test")
+worker.start(), worker.soon(look("worker")), worker.settle(5), worker.stop(wait=5)
+thread = apart(look("apart"), "test")
+thread.start(), thread.join()
+with FakeServer(models=["m"]) as fake, LMStudioClient(fake.host) as client:
+    called = threading.Event()
+    prediction = client.llm.model("m").respond("Hi")
+    prediction.add_done_callback(look("callback"))
+    prediction.add_done_callback(lambda _: called.set())
+    prediction.result(5), called.wait(5)
+print(seen)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="no thread inherits there")
+def test_threads_that_outlive_who_starts_them_take_no_context_of_it():
+    """Other threads may inherit it; free-threaded Pythons have them do so."""
+    command = [sys.executable, "-X", "thread_inherit_context=1", "-c", INHERITING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert "" == done.stderr
+    others = dict.fromkeys(("worker", "apart", "callback"), "nobody's")
+    assert str({"plain": "the starter's", **others}) == done.stdout.strip()
