@@ -149,8 +149,11 @@ class Flow:
         """The HTTP head, each frame, and what is left at the end."""
         data, is_framed = bytearray(), True
         while chunk := self._source.recv(262144):
-            held, self._held = self._held, None
+            held = self._held
             if held is not None:  # and no more is read: senders get stuck
+                self._held = (
+                    None  # only now: a hold that comes just here is for the next
+                )
                 held(self, chunk)
             data += chunk
             while is_framed and (size := _size(data, is_head=self.passed == 0)):
