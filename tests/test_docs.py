@@ -124,7 +124,7 @@ def run_by_pytest(block: Block, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(file)],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -15,6 +15,9 @@ from lmstudio.testing import FakeServer
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
+#: Finds this package, and loads no plugins but those that are named: half the time.
+SETTINGS = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
 #: Tests of a user, and what becomes of each with a fake server.
 FAKE = """
 import lmstudio, pytest
@@ -76,7 +79,7 @@ def run(tmp_path, monkeypatch):
         command += ("-p", "no:cacheprovider", "-p", "lmstudio.testing.plugin")
         done = subprocess.run(
             [*command, "-rA", "--rootdir", str(tmp_path), *options, str(file)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+            env={**os.environ, **SETTINGS, **variables},
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -87,7 +90,9 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    "options", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "xdist"]
+)
 def test_fake_servers(run, options):
     """Each test has a server that its program finds; what fits nothing fails it."""
     if options:
