@@ -3,6 +3,7 @@
 
     python tests/bench/resilience.py                                this project's client
     python tests/bench/resilience.py --client sync=lmstudio_sync@PYTHON   another's
+    python tests/bench/resilience.py --client js=node@SDK_DIR             JavaScript's
 
 Each test runs in a process of its own against the mock server. For this project's client
 it says whether what must happen has happened, and exits with 1 if not.
@@ -26,14 +27,28 @@ TESTS = {
     "die_midstream": lambda row: failed(row, 0) and ends_well(row),
     "many_threads_die": lambda row: row["steps"][0]["returned"] == 8 and quick(row, 0),
     "drop_midstream": lambda row: failed(row, 0) and ends_well(row),
+    "frozen_server": lambda row: (
+        failed(row, 0) and attempts(row)[0]["s"] < NOTICED and ends_well(row)
+    ),
     "idle_restart": lambda row: all_well(row),
     "server_absent": lambda row: failed(row, 1) and quick(row, 1),
     "sigint_stream": lambda row: interrupted(row),
+    "sigint_result": lambda row: interrupted(row),
     "sigint_rpc": lambda row: interrupted(row),
     "sigint_then_go_on": lambda row: ends_well(row) and saw(row, "cancel"),
     "break_out": lambda row: all_well(row) and saw(row, "cancel"),
     "cancel_from_thread": lambda row: all_well(row) and saw(row, "cancel"),
-    "no_close": lambda row: all_well(row),
+    "close_from_thread": lambda row: (
+        not failed_late(row, 0) and row["exit"] == 0 and not row["stderr"]
+    ),
+    "many_calls_first": lambda row: (
+        row["steps"][0]["returned"] == 64
+        and len(row["steps"][0]["values"]) == row["sockets"] == 1
+        and all_well(row)
+    ),
+    "huge_answer": lambda row: all_well(row) and kept(row) < KEPT,
+    "exit_midstream": lambda row: all_well(row) and row["s_to_exit"] < QUICK,
+    "no_close": lambda row: all_well(row) and row["s_to_exit"] < QUICK,
     "fork_after_connect": lambda row: ends_well(row) and not hung(row),
     "running_loop": lambda row: all_well(row),
     "silent_rpc": lambda row: failed(row, 0) and ends_well(row),
@@ -41,6 +56,10 @@ TESTS = {
 }
 #: Seconds from an error of the connection to its being known.
 QUICK = 1.0
+#: Seconds until a server that says nothing at all is noticed.
+NOTICED = 32.0
+#: MB that a client may keep of an answer of 100 MB that nobody holds.
+KEPT = 50.0
 #: What of the server's events is shown.
 SHOWN = {"cancel", "close_frame", "disconnected", "warning", "odd", "finished"}
 
@@ -86,6 +105,16 @@ def interrupted(row: dict) -> bool:
     return once and is_quick and row["exit"] in (1, -signal.SIGINT)
 
 
+def failed_late(row: dict, number: int) -> bool:
+    """Whether what was closed in the middle went on; 0.3 s pass until it is."""
+    return attempts(row)[number]["s"] > 0.3 + QUICK
+
+
+def kept(row: dict) -> float:
+    """MB that the client did not give back."""
+    return next(step["mb_kept"] for step in row["steps"] if "mb_kept" in step)
+
+
 def saw(row: dict, kind: str) -> bool:
     """Whether the server got something of a kind."""
     return any(event["kind"] == kind for event in row["server_saw"])
@@ -93,6 +122,9 @@ def saw(row: dict, kind: str) -> bool:
 
 def command_of(client: Client, test: str, host: str) -> list[str]:
     """What runs one test."""
+    if client.adapter == "node":
+        script = str(HERE / "resilience_child.cjs")
+        return ["node", script, client.where, test, host]
     child = str(HERE / "resilience_child.py")
     return [client.where, child, client.adapter, test, host]
 
@@ -116,7 +148,7 @@ class Run:
             text=True,
         )
         self._killer = threading.Timer(limit, self._child.kill)
-        self._signalled = 0
+        self._signalled = self._said_all = 0
         self._errors: list[str] = []
 
     def run(self) -> dict:
@@ -151,6 +183,8 @@ class Run:
         what = said.get("ask")
         if what in ("restart server", "kill server"):
             self._server.stop()
+        if what == "freeze server":
+            self._server.process.send_signal(signal.SIGSTOP)
         if what in ("restart server", "start server"):
             self._server = Server(self._python, self._server.port)
         if what is not None:
@@ -161,13 +195,16 @@ class Run:
             interrupt.start()
         else:
             self.row["steps"].append(said)
+            self._said_all = time.monotonic_ns()
 
     def _interrupt(self) -> None:
         self._signalled = time.monotonic_ns()
         self._child.send_signal(signal.SIGINT)
 
     def _look(self, ended: int) -> None:
-        """Ask the server what it has seen."""
+        """Note how long the end took, and ask the server what it has seen."""
+        if self._said_all:
+            self.row["s_to_exit"] = round((ended - self._said_all) / 1e9, 3)
         if self._signalled:
             self.row["s_from_sigint_to_exit"] = round(
                 (ended - self._signalled) / 1e9, 3
@@ -176,6 +213,11 @@ class Run:
             events = self._server.get("/_bench/events")
         except OSError:
             return  # it is gone
+        self.row["sockets"] = sum(
+            event.get("path") == "/llm"
+            for event in events
+            if event["kind"] == "connected"
+        )
         for event in events:
             if event["kind"] in SHOWN:
                 seen = {k: event[k] for k in ("kind", "clean") if k in event}
@@ -204,6 +246,8 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=60, help="seconds for a test")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    # In the background of a shell it is ignored, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     clients = args.client or [Client(f"ours=ours_patient@{sys.executable}")]
     table: dict = {}
     wrong = []

@@ -19,6 +19,8 @@ CHILD_LIMIT = 6
 #: Seconds that threads may take to hear of the end of the server.
 THREADS_LIMIT = 15.0
 THREADS = 8
+#: Calls that begin at once, before anything is connected.
+CALLS = 64
 #: A stream that goes on.
 ENDLESS = {"n": 100_000, "rate": 200}
 
@@ -53,8 +55,18 @@ def attempt(label, work):
     return True
 
 
-class Script:
-    """What the tests do. Each is a method of its name.
+def resident():
+    """MB of memory that this process has at the moment; 0 where that can't be told."""
+    try:
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+class Steps:
+    """What the tests are made of.
 
     Args:
         adapter: The client.
@@ -76,16 +88,21 @@ class Script:
     def stream(self, **spec):
         return self.adapter.stream(json.dumps(spec))
 
-    def read(self, **spec):
+    def read(self, each=lambda got: None, **spec):
         """Iterate to the end; how many fragments came."""
         got, last = 0, time.monotonic()
         try:
             for _ in self.stream(**spec):
                 got, last = got + 1, time.monotonic()
+                each(got)
         finally:
             late = round(time.monotonic() - last, 4)
             say(step="iteration over", fragments=got, s_after_last=late)
         return got
+
+
+class Faults(Steps):
+    """What the tests do to a connection. Each is a method of its name."""
 
     def die_midstream(self):
         self.begin()
@@ -138,6 +155,19 @@ class Script:
         attempt("call after idle restart", self.call)
         attempt("stream after idle restart", lambda: self.read(n=20))
 
+    def frozen_server(self):
+        """The server's machine sleeps: its socket is there, and says nothing more."""
+        self.begin()
+
+        def freeze(got):
+            if got == 20:
+                ask("freeze server")
+
+        attempt("stream while frozen", lambda: self.read(freeze, **ENDLESS))
+        ask("restart server")
+        attempt("call after restart", self.call)
+        attempt("stream after restart", lambda: self.read(n=20))
+
     def server_absent(self):
         attempt("open", lambda: self.adapter.open("127.0.0.1:9"))
         attempt("call", self.call)
@@ -152,12 +182,48 @@ class Script:
         attempt("silent stream", lambda: self.read(n=100, silentAfter=20))
         attempt("call after it", self.call)
 
+    def many_calls_first(self):
+        """Many threads make the first calls of a client at once."""
+        self.adapter.open(self.host)
+        together, values = threading.Barrier(CALLS), []
+
+        def one():
+            together.wait()
+            values.append(self.call())
+
+        threads = [threading.Thread(target=one, daemon=True) for _ in range(CALLS)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + THREADS_LIMIT
+        for thread in threads:
+            thread.join(max(0, until - time.monotonic()))
+        say(step="calls", returned=len(values), values=sorted({*values}))
+
+    def huge_answer(self):
+        """100 MB in fragments of 100 KB; is the memory released?"""
+        self.begin()
+        before = resident()
+        attempt("stream 100 MB", lambda: self.read(n=1000, size=100_000))
+        gc.collect()
+        say(step="memory", mb_kept=round(resident() - before, 1))
+        attempt("call after it", self.call)
+
+
+class Script(Faults):
+    """What the tests do in a process of their own, to the end. Each is a method."""
+
     def sigint_stream(self):
         self.begin()
         stream = self.stream(**ENDLESS)
         say(ready=True)
         for _ in stream:
             pass
+
+    def sigint_result(self):
+        """Waits for the whole of an answer."""
+        self.begin()
+        say(ready=True)
+        self.adapter.respond(json.dumps(ENDLESS))
 
     def sigint_rpc(self):
         self.begin()
@@ -198,6 +264,23 @@ class Script:
         timer.start()
         attempt("iterate until cancelled", lambda: sum(1 for _ in stream))
         timer.join()
+
+    def close_from_thread(self):
+        """The client is closed while a thread iterates."""
+        self.begin()
+        stream = self.stream(**ENDLESS)
+        timer = threading.Timer(0.3, self.adapter.close)
+        timer.start()
+        attempt("iterate until closed", lambda: sum(1 for _ in stream))
+        timer.join()
+        self.closes = False
+
+    def exit_midstream(self):
+        """The program ends while a stream is running, and closes nothing."""
+        self.begin()
+        self.running = self.stream(**ENDLESS)
+        attempt("first fragment", lambda: next(iter(self.running)))
+        self.closes = False
 
     def no_close(self):
         self.begin()
