@@ -22,8 +22,8 @@ from .rounds import Rounds
 from .toolcalls import ToolCall
 from .wire.llm import Message, PredictionStats
 
-#: The runs that the code which runs just now works for: their `id`.
-_working: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar(
+#: The runs that the code which runs just now works for: their marks.
+_working: contextvars.ContextVar[frozenset[object]] = contextvars.ContextVar(
     "lmstudio-act", default=frozenset()
 )
 
@@ -96,6 +96,8 @@ class ActRun(_Answer):
 
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
+        # Stands for it in contexts: those may outlive it, and its `id` is free then.
+        self._mark = object()
 
     def __iter__(self) -> Iterator[RoundFragment]:
         """Yield the text of all rounds as it arrives, from the first.
@@ -235,7 +237,7 @@ class ActRun(_Answer):
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            if id(rounds) in _working.get():
+            if self._mark in _working.get():
                 raise LMStudioRuntimeError(
                     "a tool or a callback of a run can't wait for that run"
                 )
@@ -249,7 +251,7 @@ class ActRun(_Answer):
 
     def _step(self, deadline: float | None, is_decided: Callable[[], bool]) -> None:
         """Do one step; what runs in it knows that it belongs to this run."""
-        before = _working.set(_working.get() | {id(self._rounds)})
+        before = _working.set(_working.get() | {self._mark})
         try:
             self._rounds.step(deadline, is_decided)
         finally:

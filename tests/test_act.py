@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import gc
 import pickle
 import signal
@@ -18,6 +19,7 @@ from lmstudio import (
     RoundFragment,
     Signal,
     ToolCall,
+    act,
 )
 from lmstudio.testing import AWAIT_CANCEL, Await
 from predictions import cancels, in_threads
@@ -138,6 +140,25 @@ def test_waiting_inside_of_the_run(fake, model):
     assert "end" == run.result(FOREVER).content
     message = "a tool or a callback of a run can't wait for that run"
     assert [run, message, message, message] == found
+
+
+def test_a_context_that_outlives_its_run(fake, model, monkeypatch):
+    """What a tool left behind, such as a task, may wait for later runs."""
+    # As when the later run stands in the memory where the earlier one stood.
+    monkeypatch.setattr(act, "id", lambda one: 1, raising=False)
+    contexts = []
+
+    def leave() -> int:
+        contexts.append(contextvars.copy_context())
+        return 1
+
+    fake.reply([asks("leave")])
+    fake.reply("a")
+    assert "a" == model.act("?", [leave]).content
+
+    fake.reply("b")
+    run = model.act("?", [leave], wait=False)
+    assert "b" == contexts[0].run(run.result, FOREVER).content
 
 
 # --- cancelling
