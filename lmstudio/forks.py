@@ -65,10 +65,19 @@ def register() -> None:
     """Have every fork wait, before it does what was registered earlier.
 
     What is registered last is done first. So this is done again after modules whose
-    own preparation takes a lock that imports need: `logging` has one.
+    own preparation takes a lock that imports need: `logging` has one. Then those
+    before it wait no more: they would with that lock taken.
     """
+    global _last
+    _last = mine = object()
+
+    def before() -> None:
+        if _last is mine:
+            wait_for_imports()
+
     if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has none
-        os.register_at_fork(before=wait_for_imports)
+        os.register_at_fork(before=before)
 
 
+_last = object()
 register()
