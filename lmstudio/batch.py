@@ -150,9 +150,13 @@ class Batch(Iterator[R], Generic[R]):
 
     def _tell(self) -> None:
         """Show how many have ended."""
+        ended = self._given + sum(not _runs(item) for item in self._open)
+        if self._total is None:
+            if self._bar is not None:
+                self._bar.count(ended)
+            return
         if not self._total:
             return
-        ended = self._given + sum(not _runs(item) for item in self._open)
         if self._bar is not None:
             self._bar.update(ended / self._total)
         if self._on_progress is not None and ended > self._seen:
@@ -388,7 +392,8 @@ class Maps:
             complete: Continue texts with `complete` in place of `respond`.
             progress: Whether a bar on a terminal or in a notebook shows how many are
                 done, after 0.7 s; or a function, called with 0 to 1; or tqdm, the class
-                or a bar. It needs a length of the prompts.
+                or a bar. Without a length of the prompts a bar only counts, and a
+                function is not called.
             options: Of `respond`, or `complete`, for each of them. Once a `signal` is
                 set, no more are started.
 

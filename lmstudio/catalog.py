@@ -79,6 +79,9 @@ class Models(Generic[H]):
         self._call_time = call_time
         self._progress = progress
 
+    def __repr__(self) -> str:
+        return self._session.shown_of(self)
+
     def load(
         self,
         path: str,
@@ -462,6 +465,9 @@ class System:
         self._session = session
         self._call_time = call_time
         self._loads = loads
+
+    def __repr__(self) -> str:
+        return self._session.shown_of(self)
 
     def list_downloaded_models(
         self, domain: str | None = None

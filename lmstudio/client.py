@@ -217,8 +217,7 @@ class LMStudioClient:
         return _remake, (type(self), self._settings.copy())
 
     def __repr__(self) -> str:
-        state = " closed" if self._session.is_closed else ""
-        return f"<LMStudioClient {self._session.known_address}{state}>"
+        return self._session.shown_of(self)
 
 
 def _remake(cls: type[LMStudioClient], settings: dict[str, Any]) -> LMStudioClient:

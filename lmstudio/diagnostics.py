@@ -160,6 +160,9 @@ class Diagnostics:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def __repr__(self) -> str:
+        return self._session.shown_of(self)
+
     def stream_logs(
         self, on_log: Callable[[LogEntry], object] | None = None
     ) -> LogStream:

@@ -188,11 +188,13 @@ def box(title: str, text: str) -> str:
     )
 
 
-def bar(label: str, share: float) -> str:
-    """How far something is, 0 to 1."""
+def bar(label: str, share: float | None) -> str:
+    """How far something is, 0 to 1; None where nobody knows."""
+    value = "" if share is None else f' value="{100 * share:.0f}"'
+    known = "" if share is None else f"{share:.0%} "
     return (
-        f'<div><progress max="100" value="{100 * share:.0f}" style="width: 20em;'
-        f' vertical-align: middle"></progress> {share:.0%} {escape(label)}</div>'
+        f'<div><progress max="100"{value} style="width: 20em;'
+        f' vertical-align: middle"></progress> {known}{escape(label)}</div>'
     )
 
 

@@ -156,6 +156,9 @@ class Files:
         self._session = session
         self._call_time = call_time
 
+    def __repr__(self) -> str:
+        return self._session.shown_of(self)
+
     def prepare_image(self, src: Any, name: str | None = None) -> FileHandle:
         """Hand an image to the server, for use in messages.
 

@@ -126,6 +126,7 @@ class Bar:
         self._stream = stream
         self._begin = time.monotonic()
         self._share = 0.0
+        self._count: int | None = None  # in place of a share
         self._line = ""  # what is on the terminal
         self._is_over = False
 
@@ -138,6 +139,11 @@ class Bar:
     def update(self, share: float) -> None:
         """Show how far it is, 0 to 1, unless it is too early."""
         self._share = min(1.0, max(0.0, share))
+        self.tick()
+
+    def count(self, done: int) -> None:
+        """Show how many are done, where nobody knows of how many."""
+        self._count = done
         self.tick()
 
     def tick(self) -> None:
@@ -168,6 +174,8 @@ class Bar:
     def _text(self) -> str:
         """The line, not longer than the terminal: a wrapped one can't be cleared."""
         room = self._columns() - 1
+        if self._count is not None:
+            return f"{self._label} {self._count} done"[:room]
         share = f"{self._share:4.0%}"
         width = min(WIDTH, room - len(share) - 14)
         if width < 5:
@@ -230,13 +238,15 @@ class NotebookBar(Bar):
         self._is_over = True
 
     def _text(self) -> str:
-        return f"{self._label} {self._share:.0%}"
+        done = f"{self._share:.0%}" if self._count is None else f"{self._count} done"
+        return f"{self._label} {done}"
 
     def _draw(self, line: str) -> None:
         if line != self._line:
             self._line = line
-            shown = html.bar(self._label, self._share) if line else ""
-            self._slot.show(line, html=shown)
+            share = self._share if self._count is None else None
+            text = self._label if share is not None else line
+            self._slot.show(line, html=html.bar(text, share) if line else "")
 
 
 class TqdmBar(Bar):
@@ -263,10 +273,17 @@ class TqdmBar(Bar):
         if self._is_over:
             return
         if self._bar is None:
-            self._bar = self._given(total=100, desc=self._label, unit="%", leave=False)
-        if self._bar.total is None:
-            self._bar.total = 100
-        self._bar.n = round(self._share * self._bar.total)
+            known = self._count is None
+            total, unit = (100, "%") if known else (None, "it")
+            self._bar = self._given(
+                total=total, desc=self._label, unit=unit, leave=False
+            )
+        if self._count is None:
+            if self._bar.total is None:
+                self._bar.total = 100
+            self._bar.n = round(self._share * self._bar.total)
+        else:
+            self._bar.n = self._count
         self._bar.refresh()
 
     def clear(self) -> None:

@@ -43,6 +43,9 @@ class Repository:
         self._call_time = call_time
         self._progress = progress
 
+    def __repr__(self) -> str:
+        return self._session.shown_of(self)
+
     def search_models(
         self,
         search_term: str | None = None,

@@ -168,6 +168,11 @@ class Session:
         known = self._given or self._found
         return known.url if known else "a local server"
 
+    def shown_of(self, owner: object) -> str:
+        """The line that shows what works by this session."""
+        state = " closed" if self.is_closed else ""
+        return f"<{type(owner).__name__} {self.known_address}{state}>"
+
     def connection(self, namespace: str) -> Connection:
         """The connection of a namespace, made now if there is no usable one.
 

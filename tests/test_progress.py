@@ -20,6 +20,7 @@ from lmstudio import (
     LMStudioTimeoutError,
     LMStudioTypeError,
     Signal,
+    html,
     progress,
 )
 from lmstudio.progress import Bar, displays
@@ -472,3 +473,49 @@ def test_nothing_of_ipython_is_imported():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
     )
     assert "[]\n" == done.stdout, done.stderr
+
+
+def test_a_count(clock):
+    """Where nobody knows of how many, it says how many are done, and is cut."""
+    terminal = Terminal()
+    bar = Bar("Predicting", terminal)
+    bar.count(1)
+    assert "" == terminal.getvalue()
+    clock[0] += 0.7
+    bar.count(12)
+    bar.close()
+    bar.count(13)
+    assert ["Predicting 12 done", "", ""] == terminal.lines()
+    bar = Bar("x" * 200, terminal)
+    clock[0] += 0.7
+    bar.count(1)
+    assert ("x" * 79, "") == (terminal.lines()[-1], bar.clear() or "")
+
+
+def test_prompts_without_a_length(terminal, fake, model):
+    """The bar of a generator of prompts counts them."""
+    assert 3 == len(list(model.map((str(n) for n in range(3)), workers=1)))
+    shown = [line for line in terminal.lines() if line]
+    assert {"Predicting 0 done", "Predicting 3 done"} <= {*shown}
+    assert all(line.endswith(" done") for line in shown)
+
+
+def test_a_count_in_a_notebook(notebook, clock):
+    """Its display says how many, in a bar without a value."""
+    bar, _ = displays("Predicting", True, None, None)
+    clock[0] += 0.7
+    bar.count(2)
+    bar.close()
+    texts = [(update, text) for update, _, text in notebook]
+    assert [(False, "Predicting 2 done"), (True, "")] == texts
+    assert "value=" not in html.bar("Predicting 2 done", None)
+    assert "Predicting 2 done" in html.bar("Predicting 2 done", None)
+
+
+def test_a_count_of_tqdm(bars, model):
+    """A bar made here has no total; one of the user's keeps its own."""
+    list(model.map(iter("abc"), progress=bars))
+    assert "Predicting: 3it" in bars.out.getvalue()
+    with bars(total=8) as own:
+        list(model.map(iter("abc"), progress=own))
+        assert (3, 8) == (own.n, own.total)

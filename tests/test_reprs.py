@@ -7,7 +7,7 @@ import pytest
 
 import lmstudio
 from lmstudio import errors
-from lmstudio.testing import AWAIT_CANCEL, tool_call
+from lmstudio.testing import AWAIT_CANCEL, Await, Pace, tool_call
 
 #: More than anybody wants to see of one object.
 MOST = 1500
@@ -34,7 +34,23 @@ def test_what_a_client_has(client):
     """The client and its parts, before anything is asked."""
     parts = ("llm", "embedding", "system", "files", "repository", "diagnostics")
     for value in (client, *(getattr(client, name) for name in parts)):
-        assert_short(value)
+        assert f"<{type(value).__name__} {client.address}>" == repr(value)
+    client.close()
+    assert f"<LLMs {client.address} closed>" == repr(client.llm)
+
+
+def test_what_a_test_has(fake):
+    """Servers and steps of the testing kit say where they are and how far."""
+    gate, pace = Await(), Pace()
+    assert f"<FakeServer {fake.host}>" == repr(fake)
+    assert "<Await closed, not reached>" == repr(gate)
+    gate.open()
+    gate.reached.set()
+    assert "<Await open, reached>" == repr(gate)
+    pace.let(2)
+    assert "<Pace 2 free, 0 wanted>" == repr(pace)
+    pace.open()
+    assert "<Pace inf free, 0 wanted>" == repr(pace)
 
 
 def test_nothing_is_asked(fake, client):

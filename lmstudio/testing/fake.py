@@ -101,6 +101,9 @@ class FakeServer(Scripting):
         for key in loaded:
             self.load(key)
 
+    def __repr__(self) -> str:
+        return f"<FakeServer {self.host}>"
+
     def __enter__(self) -> FakeServer:
         return self
 

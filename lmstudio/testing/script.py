@@ -32,6 +32,10 @@ class Await:
         self.event = event if event is not None else threading.Event()
         self.reached = threading.Event()
 
+    def __repr__(self) -> str:
+        state = "reached" if self.reached.is_set() else "not reached"
+        return f"<Await {'open' if self.event.is_set() else 'closed'}, {state}>"
+
     def open(self) -> None:
         """Let everything through, from now on."""
         self.event.set()
@@ -167,6 +171,9 @@ class Pace:
         self._state = threading.Lock()  # guards all the rest; held for moments
         self._free: float = 0
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Pace {self._free:g} free, {self.wanted} wanted>"
 
     def let(self, count: int = 1) -> None:
         """Let so many more fragments out, now or when they come."""
