@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -124,7 +125,23 @@ def _escape_unknown() -> None:
 
 def _report(failure: Failure) -> int:
     failure.show()
+    _drop_unwritable()
     return failure.code
+
+
+def _drop_unwritable() -> None:
+    """Forget output that can't be written, in the whole process.
+
+    From 3.14 on Python keeps it, tries again when the process ends, and then says so
+    in its own words and with a code of its own.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @click.group(

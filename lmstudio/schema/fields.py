@@ -68,8 +68,10 @@ def fields_of(kind: Any) -> list[ClassField] | None:
 def described(cls: type) -> str | None:
     """What the author of a class wrote about it; None without a docstring."""
     text = vars(cls).get("__doc__")
+    if not text or not isinstance(text, str):  # from 3.15 on that of a dataclass
+        return None
     # Dataclasses and named tuples write their signature there themselves.
-    if not text or text.startswith(f"{cls.__name__}("):
+    if text.startswith(f"{cls.__name__}("):
         return None
     return inspect.cleandoc(text)
 
