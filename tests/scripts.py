@@ -22,8 +22,10 @@ model = client.llm.get("any")
 def start(body: str, server: FakeServer) -> subprocess.Popen[str]:
     """Start a program that has a ``client`` and a ``model``."""
     root = str(Path(lmstudio.__file__).parents[1])
+    # Python warns of every fork with threads, ours or not; from 3.15 on `error` counts.
+    warnings = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", HEAD + body, server.host],
+        [sys.executable, *warnings, "-c", HEAD + body, server.host],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -34,8 +36,24 @@ def start(body: str, server: FakeServer) -> subprocess.Popen[str]:
 def run(body: str, server: FakeServer) -> tuple[int, str, str]:
     """Run such a program to its end: exit code, output, errors."""
     with start(body, server) as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = said(process, 30)
     return process.returncode, output, errors
+
+
+def said(
+    process: subprocess.Popen[str], timeout: float, more: str | None = None
+) -> tuple[str, str]:
+    """What a program says until it ends: output, errors. One that hangs is ended.
+
+    Args:
+        timeout: Seconds until it counts as hanging.
+        more: What is written to it before.
+    """
+    try:
+        return process.communicate(more, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()  # or the test that started it would wait for it
+        raise
 
 
 def is_cancel(seen: Received) -> bool:

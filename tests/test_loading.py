@@ -22,7 +22,7 @@ from lmstudio import (
 )
 from lmstudio.server.engine import LoadFailed
 from lmstudio.testing import AWAIT_CANCEL, DROP, NEVER, Await
-from scripts import is_cancel, start
+from scripts import is_cancel, said, start
 
 INFO = {
     "type": "llm",
@@ -407,7 +407,7 @@ def test_ctrl_c(fake):
     with start(PROGRAM, fake) as process:
         assert "0.5\n" == process.stdout.readline()
         process.send_signal(signals.SIGINT)
-        output, errors = process.communicate(timeout=10)
+        output, errors = said(process, 10)
 
     assert fake.wait_for(is_cancel)
     assert "" == output

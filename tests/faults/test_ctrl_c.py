@@ -20,7 +20,7 @@ import pytest
 
 import lmstudio
 from lmstudio.testing import AWAIT_CANCEL, NEVER
-from scripts import HEAD, is_cancel
+from scripts import HEAD, is_cancel, said
 from timing import quickest
 
 PATIENCE = 10.0
@@ -142,7 +142,7 @@ def test_ctrl_c(fake, start, wait):
                 lambda request: is_cancel(request) and request in fake.requests[seen:]
             )
             took = time.monotonic() - began
-            output, errors = process.communicate(timeout=PATIENCE)
+            output, errors = said(process, PATIENCE)
         dispose()
         assert f"interrupted {KEPT.get(wait, '')!r}\n2\n" == output
         assert errors.startswith("Traceback (most recent call last):\n")
@@ -166,7 +166,7 @@ def test_a_call(fake):
     with process:
         assert "waiting\n" == process.stdout.readline()
         interrupt()
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = said(process, PATIENCE)
     assert "interrupted ''\n2\n" == output
     assert errors.endswith("\nKeyboardInterrupt\n")
     assert 1 == errors.count("Traceback")

@@ -16,6 +16,7 @@ import pytest
 
 import lmstudio
 from lmstudio.testing import AWAIT_CANCEL, FakeServer
+from scripts import said
 from tcp_proxy import Proxy
 from timing import quickest
 
@@ -45,7 +46,11 @@ threading.Thread(target=list, args=[prediction], daemon=True).start()
 """,
     "with a thread that waits for a call": """
 threading.Thread(target=prediction.result, daemon=True).start()
-threading.Thread(target=client.llm.load, args=["slow"], daemon=True).start()
+begun = threading.Event()
+def load():
+    client.llm.load("slow", on_progress=lambda share: begun.set())
+threading.Thread(target=load, daemon=True).start()
+assert begun.wait(20)
 """,
     "with a done callback": "prediction.add_done_callback(print)\n",
     "with a run of tools": """
@@ -97,7 +102,7 @@ def ends(program, fake, flags=("-W", "error")):
         text=True,
         env={**os.environ, "PYTHONPATH": ROOT},
     ) as process:
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = said(process, PATIENCE)
         ended = time.monotonic()
     return process.returncode, errors, ended - float(output or "nan")
 
@@ -164,7 +169,7 @@ def test_a_hook_that_was_there_before_us(fake, hook):
             env={**os.environ, "PYTHONPATH": ROOT},
         ) as process:
             began = float(process.stdout.readline())
-            _, errors = process.communicate(timeout=PATIENCE)
+            _, errors = said(process, PATIENCE)
             took = time.monotonic() - began
         assert (0, "") == (process.returncode, errors)
         assert "other" not in fake.loaded()
@@ -242,7 +247,7 @@ def test_a_silent_server(fake):
             assert "ready\n" == process.stdout.readline()
             for link in proxy.links:
                 link.stall()
-            output, errors = process.communicate("\n", timeout=PATIENCE)
+            output, errors = said(process, PATIENCE, "\n")
             ended = time.monotonic()
         assert (0, "") == (process.returncode, errors)
         return ended - float(output)
