@@ -103,6 +103,18 @@ class _Answer(Generic[T]):
     """The short ways to what a result has; each waits for it."""
 
     result: Callable[..., PredictionResult[T]]
+    exception: Callable[..., LMStudioError | None]
+    done: Callable[[], bool]
+
+    def _get_snapshot(
+        self,
+    ) -> tuple[bool, bool, PredictionResult[T] | None, LMStudioError | None]:
+        # asyncio asks for it from 3.15 on, in place of `result` and `exception`: is it
+        # done, is it cancelled, and both of these. The future's own knows neither.
+        if not self.done():
+            return False, False, None, None
+        error = self.exception()
+        return True, False, None if error else self.result(), error
 
     @property
     def content(self) -> str:

@@ -18,6 +18,7 @@ from lmstudio import (
     LMStudioClient,
     LMStudioModelCrashedError,
     LMStudioModelNotFoundError,
+    LMStudioPredictionError,
     LMStudioProtocolError,
     LMStudioUnsupportedError,
     LMStudioWebsocketError,
@@ -163,6 +164,18 @@ def test_asyncio_can_wait_for_it(fake, model):
         return await asyncio.wrap_future(model.respond("x"))
 
     assert "text" == asyncio.run(ask()).content
+
+
+def test_asyncio_hears_of_a_failure(fake, model):
+    """What is awaited raises the error, with the text so far."""
+    fake.reply(["text", Failure("broken")])
+
+    async def ask():
+        return await asyncio.wrap_future(model.respond("x"))
+
+    with pytest.raises(LMStudioPredictionError, match="broken") as caught:
+        asyncio.run(ask())
+    assert "text" == caught.value.partial
 
 
 def test_done_callbacks_run_on_a_thread_of_their_own(fake, model):
