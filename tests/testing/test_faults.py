@@ -13,6 +13,7 @@ from lmstudio import (
     LMStudioAuthenticationError,
     LMStudioChannelClosedError,
     LMStudioClient,
+    LMStudioConnectionError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
     LMStudioModelNotFoundError,
@@ -349,6 +350,16 @@ def test_steps_without_a_connection(fake):
     """Where a test loads by itself there is nobody to send frames to."""
     fake.on_load([Frame("7"), CLOSE, 1.0])
     assert "any:2" == fake.load("any")
+
+
+def test_no_server(fake, client):
+    """After its end it is refused; the client works with one that comes again."""
+    assert works(client)
+    fake.close()
+    with pytest.raises(LMStudioConnectionError):
+        client.llm.list_loaded()
+    with FakeServer(["any"], loaded=["any"], port=fake.port):
+        assert works(client)
 
 
 def test_an_older_server():
