@@ -264,6 +264,7 @@ class Script(Faults):
         timer.start()
         attempt("iterate until cancelled", lambda: sum(1 for _ in stream))
         timer.join()
+        time.sleep(0.5)  # for the server to hear of it, before it hears of the close
 
     def close_from_thread(self):
         """The client is closed while a thread iterates."""
