@@ -152,6 +152,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     """An empty stand-in for the model hub, which everything in this process asks."""
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", tmp_path / "none")
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    # The stand-in speaks no TLS. Each HTTP client would read the certificates of all
+    # authorities for it, which takes longer than the rest of most tests.
+    (tmp_path / "certificates").mkdir()
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "certificates"))
     with hub_server() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
