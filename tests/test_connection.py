@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -385,75 +383,6 @@ def test_the_reader_never_waits_for_a_sender(linked, monkeypatch):
         assert [End("result", 1)] == mailbox.get(PATIENCE)
         assert refused.wait(PATIENCE)
     assert (PONG, b"are you there") == peer.frame()
-
-
-@contextlib.contextmanager
-def short_lives(monkeypatch):
-    monkeypatch.setattr(module, "PING_AFTER", 0.04)
-    monkeypatch.setattr(module, "DEAD_AFTER", 0.1)
-    yield
-
-
-def test_a_silent_server_is_pinged_and_lives(server, worker, monkeypatch):
-    """Pongs count as life: a server that has nothing to say is not given up."""
-    with short_lives(monkeypatch):
-        connection = open_to(server, worker)
-        peer = server.peer()
-        mailbox = Mailbox()
-        connection.open("rpc", "slow", None, mailbox)
-        peer.json()
-        pings, until = 0, time.monotonic() + 0.3
-        while time.monotonic() < until:
-            assert (PING, b"") == peer.frame()
-            peer.send(frame(PONG, b""))
-            pings += 1
-        assert connection.is_usable
-        assert mailbox.get(0) is None
-        assert pings >= 3
-        connection.close()
-
-
-def test_a_dead_server_is_given_up(server, worker, monkeypatch):
-    """A server that answers no ping is dead, and those who wait are told."""
-    with short_lives(monkeypatch):
-        connection = open_to(server, worker)
-        peer = server.peer()
-        mailbox = Mailbox()
-        connection.open("rpc", "slow", None, mailbox)
-
-        (end,) = mailbox.get(PATIENCE)
-
-        assert End("lost", "no sign of life for 0 s") == end
-        connection.close()
-        peer.json()
-        assert [(PING, b"")] * module.PINGS == [
-            peer.frame() for _ in range(module.PINGS)
-        ]
-
-
-def test_a_long_pause_of_our_own_is_no_death(linked, monkeypatch):
-    """A process that was stopped for a while first asks whether the server lives."""
-    connection, peer = linked
-    connection._transport._ws.heard -= 60.0
-    connection._check_life()
-
-    assert connection.is_usable
-    assert (PING, b"") == peer.frame()
-    assert 1 == connection._pings
-    connection._transport._ws.heard = time.monotonic()
-    connection._check_life()
-    assert 0 == connection._pings
-
-
-def test_a_busy_sender_is_no_sign_of_death(linked):
-    """While a sender holds the socket no ping goes out, and none is missed."""
-    connection, _ = linked
-    connection._transport._ws.heard -= 60.0
-    with connection._transport._sending:
-        for _ in range(module.PINGS + 1):
-            connection._check_life()
-    assert 0 == connection._pings
-    assert connection.is_usable
 
 
 def test_pings_after_the_end_are_not_answered(linked):

@@ -32,18 +32,28 @@ FOREVER = 60.0
 # --- cancel
 
 
-def test_cancel_and_let_go(fake, model):
-    """Cancelled and dropped, the server is asked once, and nothing is expected."""
-    fake.reply(["a", AWAIT_CANCEL])
+def notes_are_done(model):
+    """Wait until the worker has done what it was asked for so far."""
+    done = threading.Event()
+    model._session.worker.soon(done.set)
+    assert done.wait(5)
+
+
+@pytest.mark.parametrize("step", [AWAIT_CANCEL, NEVER], ids=repr)
+def test_cancel_and_let_go(fake, model, step):
+    """Cancelled and dropped, the server is asked once, and nothing is expected.
+
+    Also of a server that never ends it.
+    """
+    fake.reply(["a", step])
 
     model.respond("x").cancel()
-    done = threading.Event()
-    model._session.worker.soon(done.set)  # behind the note of the finalizer
+    notes_are_done(model)  # that of the finalizer is one
 
-    assert done.wait(5)
     assert "y" == model.respond("y").content
     assert 1 == len(cancels(fake))
     assert 1 not in model._session.connection("llm")._mailboxes
+    fake.drop_connections()
 
 
 def test_cancel_keeps_what_was_generated(fake, model):
@@ -274,6 +284,7 @@ def test_cancel_from_many_threads(fake, model):
 
     assert [True] * 8 == in_threads(8, prediction.cancel)
 
+    notes_are_done(model)  # who cancels leaves the sending to the worker
     assert "y" == model.respond("y").content  # what was sent before it has arrived
     assert 1 == len(cancels(fake))
     fake.drop_connections()

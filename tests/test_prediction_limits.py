@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import queue
 import threading
 import time
 import weakref
@@ -154,6 +155,22 @@ def test_a_limit_that_is_not_reached(fake, model):
     assert [] == cancels(fake)
 
 
+def test_news_put_the_idle_limit_off(fake, model):
+    """`idle_timeout` counts from the last news, and not from the start."""
+    gate = Await()
+    fake.reply(["a", gate, "b", AWAIT_CANCEL])
+    with model.respond("x", idle_timeout=FOREVER) as prediction:
+        texts = iter(prediction)
+        assert "a" == next(texts)
+        model._session.worker.settle(5)  # its first look, which is at once, is over
+        prediction._inbox.heard -= 2 * FOREVER  # as if that had been long ago
+        gate.open()
+        assert "b" == next(texts)
+        prediction._guard._look()
+
+        assert not prediction.done()
+
+
 def test_a_malformed_packet_that_only_the_limit_finds(fake, model):
     """Nobody waited when it came: the limit takes it, and the hole is the error."""
     gate = Await()
@@ -211,6 +228,26 @@ class Polled:
 
     def set(self):
         self.value = True
+
+
+@pytest.mark.parametrize("kind", [threading.Event, Polled, None])
+def test_foreign_signals_are_looked_at_ten_times_a_second(model, monkeypatch, kind):
+    """And the look at a long limit is soon enough to let go of what is gone."""
+    assert "x" == model.respond("x").content  # connects, which asks for looks as well
+    looks = queue.SimpleQueue()
+    at = model._session.worker.at
+
+    def asked(when, job):
+        looks.put((when, time.monotonic()))
+        at(when, job)
+
+    monkeypatch.setattr(model._session.worker, "at", asked)
+    began = time.monotonic()
+    options = {"signal": kind()} if kind else {"timeout": 1e12}
+    with model.respond("x", **options):
+        when, now = looks.get(timeout=5)
+
+    assert began < when <= now + (0.1 if kind else 10.0)
 
 
 @pytest.mark.parametrize("kind", [Signal, threading.Event, Polled])

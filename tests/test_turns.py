@@ -172,6 +172,7 @@ def test_news_just_before_the_wait():
 def test_a_turn_that_was_given_back_before_the_wait():
     """Nobody is left who would wake the one who waits, so it does not."""
     turns = Turns()
+    turns.news.wait = pytest.fail
     assert turns.wait(None)
 
 
