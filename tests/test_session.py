@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -434,6 +436,35 @@ def test_who_waits_for_a_failed_attempt_shares_its_failure(monkeypatch):
     with pytest.raises(LMStudioConnectionError):
         session.connection("llm")
     assert 2 == len(attempts)
+    session.close()
+
+
+def test_a_failed_attempt_keeps_nothing_alive(monkeypatch):
+    """What is kept of a failure, for others, holds no frame of the attempt."""
+
+    class Large:
+        """Something that the attempt had in hand."""
+
+    known = []
+
+    def connect(namespace):
+        large = Large()
+        known.append(weakref.ref(large))
+        try:
+            raise OSError("no")
+        except OSError as exc:
+            raise LMStudioConnectionError("ws://nowhere", "refused", "no", "") from exc
+
+    session = session_to("127.0.0.1:1")
+    monkeypatch.setattr(session, "_connect", connect)
+    with pytest.raises(LMStudioConnectionError) as caught:
+        session.connection("llm")
+    assert isinstance(caught.value.__cause__, OSError)
+    del caught
+    gc.collect()
+
+    assert session._opening["llm"].failure is not None
+    assert known[0]() is None
     session.close()
 
 

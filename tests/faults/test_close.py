@@ -144,6 +144,8 @@ def test_while_connecting(steps):
             assert None not in errors
             return took
 
+    quickest(LIMIT, once)
+
 
 def test_with_models_of_its_own(fake):
     """A client that owns models unloads them, and is closed as soon."""
