@@ -143,10 +143,10 @@ class Channel:
 
     def abandon_soon(self) -> None:
         """The same from a finalizer: only leaves a note for the worker."""
+        # Nothing of this module: at the end of a program it may be gone (no GIL).
         if self._request is not None:
-            connection, number = self._request
-            abandon = partial(connection.abandon, number, self._stop)
-            self._session.worker.soon(abandon)
+            (connection, number), stop = self._request, self._stop
+            self._session.worker.soon(lambda: connection.abandon(number, stop))
 
     def outlive_session(self) -> None:
         """Keep the session no longer alive, now that all has come."""

@@ -462,7 +462,8 @@ class Prediction(_Shown[T], Future[PredictionResult[T]]):
         return f"<Prediction {state}, {self._arrivals.how_far()}>"
 
     def __del__(self) -> None:
-        # Runs anywhere, also inside locks: it may only leave a note.
+        # Runs anywhere, also inside locks: it may only leave a note. And when this
+        # module is gone, without the GIL: so nothing of it is used, but in the note.
         channel = getattr(self, "_channel", None)
         if channel is None:  # it could not be made, and that raised
             return
@@ -470,7 +471,7 @@ class Prediction(_Shown[T], Future[PredictionResult[T]]):
             self._session.worker.soon(channel.forget)
         elif self._outcome is None:
             channel.abandon_soon()
-        elif not self._looked and isinstance(self._outcome, LMStudioError):
+        elif not self._looked and not isinstance(self._outcome, dict):
             text = str(self._outcome)
             self._session.worker.soon(lambda: log.warning("unseen failure: %s", text))
 
