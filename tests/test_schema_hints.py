@@ -129,6 +129,7 @@ HINTS: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=20)
 @hypothesis.given(st.data())
 def test_any_dataclass(data):

@@ -39,6 +39,7 @@ def test_nothing_grows():
     assert done.stdout.endswith("Nothing grew.\n")
 
 
+@pytest.mark.slow
 def test_a_leak_is_found():
     """One kept list for each step is growth."""
     done = subprocess.run(
