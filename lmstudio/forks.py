@@ -1,4 +1,7 @@
-"""A fork waits for imports that are under way, or its child would, for ever."""
+"""What a fork needs, so that its child never waits for threads that are not there.
+
+It waits for imports that are under way, and in the child locks are made anew.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,22 @@ import os
 import sys
 import time
 from _thread import get_ident
+from _weakref import ref
 
-# No module `typing`: this one is imported with the package itself.
+# No modules `typing` and `weakref`: this one is imported with the package itself.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Protocol
+
+    class Locking(Protocol):
+        """What has locks that a thread may hold while another one forks."""
+
+        def after_fork(self) -> object:
+            """Replace them. Runs in the child, and must take none of them."""
+
+#: Why requests of the parent process end in its child.
+FORKED = "the process was forked; make a new request"
 
 #: Seconds that a fork waits, at most: imports may wait for anything, also for a lock
 #: that whoever forks holds.
@@ -81,3 +95,28 @@ def register() -> None:
 
 _last = object()
 register()
+
+#: By `id`: a set would need a hash, and `weakref` for one that forgets.
+_locking: dict[int, ref[Locking]] = {}
+
+
+def renew_locks(owner: Locking) -> None:
+    """Have `after_fork` of an object called in children, as long as it lives.
+
+    Before anything that is registered by modules which import this one: so those may
+    use it there.
+    """
+    number = id(owner)
+    _locking[number] = ref(owner, lambda _: _locking.pop(number, None))
+
+
+def after_fork() -> None:
+    """Make locks anew: a thread that held one of them did not come along."""
+    for known in list(_locking.values()):
+        owner = known()
+        if owner is not None:
+            owner.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has none
+    os.register_at_fork(after_in_child=after_fork)

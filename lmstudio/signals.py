@@ -6,6 +6,8 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from .forks import renew_locks
+
 
 class Signal(threading.Event):
     """A `threading.Event` whose `set` cancels at once what it was passed to.
@@ -20,6 +22,11 @@ class Signal(threading.Event):
         # may come from a signal handler in the middle of `listen`.
         self._adding = threading.RLock()
         self._listeners: list[weakref.WeakMethod[Callable[[], object]]] = []
+        renew_locks(self)
+
+    def after_fork(self) -> None:
+        """Replace what threads of the parent process may hold; see `forks`."""
+        self._adding = threading.RLock()
 
     def listen(self, listener: Callable[[], object]) -> None:
         """Call a method when the signal is set, or now if it is.

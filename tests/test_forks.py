@@ -161,6 +161,40 @@ def test_who_forks_may_import(monkeypatch):
     assert 0 == space["result"]
 
 
+class Locking:
+    """Something with locks; it counts how often they are made anew."""
+
+    def __init__(self):
+        self.renewed = 0
+        forks.renew_locks(self)
+
+    def after_fork(self):
+        self.renewed += 1
+
+
+def test_locks_are_made_anew_for_what_lives(monkeypatch):
+    """It is done for each object once; those that are gone are forgotten."""
+    monkeypatch.setattr(forks, "_locking", {})
+    kept, dropped = Locking(), Locking()
+    del dropped
+    assert 1 == len(forks._locking)
+
+    forks.after_fork()
+
+    assert 1 == kept.renewed
+
+
+def test_an_object_that_goes_meanwhile(monkeypatch):
+    """Its reference may be empty when its turn comes."""
+    monkeypatch.setattr(forks, "_locking", {})
+    kept = Locking()
+    forks._locking[0] = lambda: None
+
+    forks.after_fork()
+
+    assert 1 == kept.renewed
+
+
 ORDER = """
 import os, sys
 done = []
