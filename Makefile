@@ -14,6 +14,9 @@ ARGS ?=
 # All tests run in a process for each core, but not in more than four; some in one, which
 # starts sooner. A process that has no more tests takes some of another's.
 SPREAD = $(if $(ARGS),,-n auto --maxprocesses 4 --dist worksteal)
+# Python's development mode (-X dev), and warnings as errors (-W error) from the first import
+# on; as variables, since pytest-xdist hands no flags to its processes. `DEV=` is without.
+DEV = LMSTUDIO_TEST_DEV=1 PYTHONDEVMODE=1 PYTHONWARNINGS=error
 # The tests are compiled once and not by each of those processes; hundreds of programs that
 # they start load the same files. `make clean` removes them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,7 +35,7 @@ demo: .venv/demo.made  ## talk to a small model on this machine; nothing else is
 
 test: .venv/test.made model  ## all tests, with the real model and the official clients
 	@echo "== Running the tests"
-	@$(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(SPREAD) $(ARGS)
+	@$(DEV) $(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(SPREAD) $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory interop)
 
 interop: .venv/test.made model  ## the official clients against the embedded server
@@ -62,7 +65,7 @@ pyright: .venv/test.made  ## the public API again, as another type checker sees 
 
 unit: .venv/test.made  ## the tests without a model
 	@echo "== Running the tests that need no model"
-	@"$(TEST)" -m pytest -m "not live and not interop" --ignore=tests/interop \
+	@$(DEV) "$(TEST)" -m pytest -m "not live and not interop" --ignore=tests/interop \
 	    $(SPREAD) $(ARGS)
 
 wheel: .venv/test.made  ## build the wheel, install it into an empty environment, import it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -49,10 +50,23 @@ def pytest_configure(config: pytest.Config) -> None:
     # In the background of a shell Ctrl-C is ignored, and what tests start inherits it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    leave_dev_mode_here(config)
     # Temporary files of this run have a folder of their own, so that none is missed;
     # pytest's stay where they are looked for after a failure.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lmstudio-")
+
+
+def leave_dev_mode_here(config: pytest.Config) -> None:
+    """Keep the development mode of `make` for the processes that run tests.
+
+    Other people's programs, which tests start, do not stand it.
+    """
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+        for name in ("PYTHONDEVMODE", "PYTHONWARNINGS"):
+            os.environ.pop(name, None)
+    # In that mode asyncio tells what took it long: on a busy machine, anything.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
