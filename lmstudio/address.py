@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -13,6 +14,11 @@ from .wire.checks import encodable
 from .wire.ports import DEFAULT_PORT
 
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
+#: Ends of names that only networks at home or at work have, or one machine for itself:
+#: reserved by RFC 6761, 6762 and 8375 and by ICANN, the last one only in use for it.
+_LOCAL_ENDS = (".localhost", ".local", ".home.arpa", ".internal", ".lan")
+#: Addresses that providers and VPNs such as Tailscale give out (RFC 6598).
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
 _RIGHT = (
     "write host:port, http://host:port, ws://host:port, or the same with https or wss"
 )
@@ -92,13 +98,22 @@ class Address:
 
     @property
     def is_private(self) -> bool:
-        """Whether no proxy can be meant for it: this machine, or a private network."""
-        if self.host == "localhost" or self.host.endswith(".localhost"):
-            return True
+        """Whether no proxy can be meant for it: this machine, or a private network.
+
+        Names are judged by their looks alone; none is looked up.
+        """
+        name = self.host.lower().removesuffix(".")
         try:
-            return ipaddress.ip_address(self.host).is_private
+            found = ipaddress.ip_address(name)
         except ValueError:
-            return "." not in self.host  # a bare name is a neighbour
+            if "." not in name or name.endswith(_LOCAL_ENDS):
+                return True  # a bare name is a neighbour
+            try:  # spelled as in 127.1
+                found = ipaddress.ip_address(socket.inet_aton(name))
+            except OSError:
+                return False
+        found = getattr(found, "ipv4_mapped", None) or found
+        return found.is_private or (found.version == 4 and found in _SHARED)
 
     def __str__(self) -> str:
         return self.url

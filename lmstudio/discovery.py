@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import paths, permitted
 from .address import Address
+from .dial import RESOURCES, Selector, dial, left, secured
 from .errors import LMStudioConnectionError
 from .wire.ports import DEFAULT_PORT, LOCAL_PORTS
 
@@ -43,7 +44,12 @@ def find_local() -> Address:
         LMStudioRealModelError: A test forbids real servers, and all may be some.
     """
     tried = permitted.permitted(candidates())
-    found = probe(tried)
+    try:
+        found = probe(tried)
+    except OSError as exc:  # no socket to ask with
+        kind = "resources" if exc.errno in RESOURCES else "unreachable"
+        error = LMStudioConnectionError(tried[0].url, kind, f"{exc}", "")
+        raise diagnosed(error) from exc
     for address in tried:
         if address in found:
             return address
@@ -79,10 +85,13 @@ def probe(
 
     Returns:
         The greetings of those that are LM Studio servers.
+
+    Raises:
+        OSError: There are no sockets to ask with.
     """
     found: dict[Address, dict[str, object]] = {}
     deadline = time.monotonic() + limit
-    with selectors.DefaultSelector() as selector:
+    with Selector() as selector:
         try:
             for address in addresses:
                 _start_probe(selector, address)
@@ -95,7 +104,7 @@ def probe(
                             return found  # nothing can come before it
         finally:
             for key in list(selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]  # a socket, see below
+                key.fileobj.close()
     return found
 
 
@@ -112,11 +121,11 @@ def greet(address: Address, limit: float = 2.0) -> dict[str, object]:
     deadline = time.monotonic() + limit
     heard = bytearray()
     try:
-        with _connected(address, limit) as sock:
+        with _connected(address, deadline) as sock:
             sock.sendall(_request(address))
             data = b"?"
             while data and len(heard) < GREETING_SIZE and read_greeting(heard) is None:
-                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                sock.settimeout(left(deadline))
                 data = sock.recv(4096)
                 heard += data
     except (OSError, ValueError):  # ValueError: a host that can't be a name
@@ -124,15 +133,9 @@ def greet(address: Address, limit: float = 2.0) -> dict[str, object]:
     return read_greeting(heard) or {}
 
 
-def _connected(address: Address, limit: float) -> socket.socket:
-    sock = socket.create_connection((address.host, address.port), limit)
-    if not address.tls:
-        return sock
-    import ssl  # slow to import, and rarely needed
-
-    with sock:  # wrapping takes the socket over; if it fails, this frees it
-        context = ssl.create_default_context()
-        return context.wrap_socket(sock, server_hostname=address.host)
+def _connected(address: Address, deadline: float) -> socket.socket:
+    sock = dial(address.host, address.port, deadline)
+    return secured(sock, address.host, deadline) if address.tls else sock
 
 
 def _start_probe(selector: selectors.BaseSelector, address: Address) -> None:
@@ -215,6 +218,12 @@ DIAGNOSES = {
         " host.docker.internal, and the server must listen there:"
         " `lms server start --bind 0.0.0.0`",
     ),
+    "resources": (
+        "this process can't have more open files or threads",
+        "Close what it no longer needs (a client has up to one socket and thread for"
+        " each namespace until its `close()`), or raise the limits: `ulimit -n` for"
+        " files, `ulimit -u` and that of a container for threads",
+    ),
     "tls": (
         "TLS failed",
         "Use http:// or ws:// when the server does not speak TLS,"
@@ -238,6 +247,8 @@ DIAGNOSES = {
 def diagnosed(error: LMStudioConnectionError) -> LMStudioConnectionError:
     """The error of a failed connection, with what helps against it."""
     reason, hint = DIAGNOSES.get(error.problem, (error.reason, START))
+    if error.reason.startswith(reason):  # in more detail
+        reason = error.reason
     detail = f" ({error.reason})" if error.reason not in reason else ""
     kind = "not-lmstudio" if error.problem == "status" else error.problem
     return LMStudioConnectionError(error.address, kind, reason + detail, hint)

@@ -310,7 +310,8 @@ class LMStudioConnectionError(LMStudioWebsocketError):
 
     Attributes:
         problem: One of ``"refused"``, ``"unreachable"``, ``"timeout"``, ``"name"``,
-            ``"tls"``, ``"not-lmstudio"``, ``"proxy"``.
+            ``"tls"``, ``"not-lmstudio"``, ``"proxy"``, ``"resources"`` (this process
+            can't have more open files or threads).
         hint: One next step.
     """
 
@@ -318,7 +319,10 @@ class LMStudioConnectionError(LMStudioWebsocketError):
         super().__init__(address, reason)
         self.problem = problem
         self.hint = hint
-        self.message = f"no LM Studio server at {address}: {reason}. {hint}"
+        what = (
+            "no connection to" if problem == "resources" else "no LM Studio server at"
+        )
+        self.message = f"{what} {address}: {reason}. {hint}"
         self.args = (self.message,)
 
 

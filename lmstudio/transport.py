@@ -16,7 +16,8 @@ import websocket
 from websocket._url import get_proxy_info
 
 from .address import Address
-from .errors import LMStudioClientError
+from .dial import RESOURCES, NotReached, Selector, dial, left, secured, trusting
+from .errors import LMStudioClientError, shown
 
 #: Bytes asked of the socket at once: some 300 fragments.
 READ_SIZE = 65536
@@ -28,14 +29,26 @@ SEND_SILENT = 25.0
 SLICE = 0.2
 #: Bytes that one TLS record holds at most.
 TLS_RECORD = 16384
+#: Bytes of a message that is received, at most: ten times what servers take. A length
+#: beyond it is believed to be wrong, and nothing is kept for it.
+LARGEST_RECEIVED = 1024**3
 
 _TEXT = 0x81  # a whole text frame: FIN and opcode 1
 _CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
-_MASKED = 0x80
+_MASKED = _FINAL = 0x80
 
 
 class TransportEnded(LMStudioClientError):
     """The socket is at its end; the message says why."""
+
+
+class Redirected(websocket.WebSocketBadStatusException):
+    """The server sends clients elsewhere, and may not decide that."""
+
+    def __init__(self, status: int, headers: dict[str, str]) -> None:
+        where = shown(headers.get("location"))
+        said = f"it redirects to {where} (HTTP status {status}), which is not followed"
+        super().__init__(said, status)
 
 
 class _WebSocket(websocket.WebSocket):
@@ -51,6 +64,7 @@ class _WebSocket(websocket.WebSocket):
     #: both at once. Held for calls that don't wait, and never longer.
     turns: threading.Lock | None = None
     _buffer, _position = b"", 0
+    _begun = 0  # bytes of a message of which more fragments will come
 
     def _more(self) -> bytes:
         # The library's own `_recv` would free the socket at its end, under the hands
@@ -125,6 +139,38 @@ class _WebSocket(websocket.WebSocket):
         payload: bytes = data
         return payload
 
+    def recv_frame(self) -> Any:
+        """The next frame, if its length can be meant."""
+        first, size = self._header()
+        is_control = bool(first & 0x08)  # it may come in the midst of a message
+        size += 0 if is_control else self._begun
+        if size > LARGEST_RECEIVED:
+            raise TransportEnded(
+                f"the server announced a message of {size} bytes; it may have"
+                f" {LARGEST_RECEIVED}"
+            )
+        found = super().recv_frame()  # type: ignore[no-untyped-call]  # the library's
+        if not is_control:
+            self._begun = 0 if first & _FINAL else size
+        return found
+
+    def _header(self) -> tuple[int, int]:
+        """The first byte of the next frame, and its length; nothing is consumed."""
+        self._have(2)
+        first, length = self._buffer[self._position : self._position + 2]
+        width = {126: 2, 127: 8}.get(length & 0x7F, 0)
+        if not width:
+            return first, length & 0x7F
+        self._have(2 + width)
+        start = self._position + 2
+        return first, int.from_bytes(self._buffer[start : start + width], "big")
+
+    def _have(self, count: int) -> None:
+        while len(self._buffer) - self._position < count:
+            more = self._more()
+            self._buffer = self._buffer[self._position :] + more
+            self._position = 0
+
     # The library would answer these from the reader's thread. It must never wait for
     # a sender, so the answer is left to `on_ping`; a close needs none, since the
     # socket is shut down next.
@@ -154,25 +200,37 @@ class Transport:
 
     @classmethod
     def connect(cls, address: Address, namespace: str, timeout: float) -> Transport:
-        """Open the socket of a namespace. Raises what the library raises.
+        """Open the socket of a namespace. Raises what `dial` and the library raise.
 
         Args:
             timeout: Seconds for connecting, for the handshake, and for `recv` until
                 `ready` is called.
         """
-        # The library believes proxy variables also for this very machine, and looks
-        # at exceptions only beside a proxy that is given.
-        direct = {"http_proxy_host": "none", "http_no_proxy": ["*"]}
-        ws: Any = websocket.create_connection(
-            address.socket_url(namespace),
-            timeout=timeout,
-            class_=_WebSocket,
+        deadline = time.monotonic() + timeout
+        is_proxied = has_proxy(address)
+        ws = _WebSocket(
             enable_multithread=False,  # locking is done here
             skip_utf8_validation=True,  # decoding is strict anyway, and quick
-            suppress_origin=True,  # servers take an Origin for a browser
-            sockopt=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
-            **(direct if address.is_private else {}),
+            sslopt={"context": trusting()} if is_proxied and address.tls else None,
         )
+        # The library gives up at the first address that fails in a way of its own, and
+        # asks no proxy where it is handed a socket.
+        sock = None if is_proxied else _direct(address, deadline)
+        ws.settimeout(left(deadline))
+        try:
+            ws.connect(  # type: ignore[no-untyped-call]  # the library's
+                address.socket_url(namespace),
+                socket=sock,
+                suppress_origin=True,  # servers take an Origin for a browser
+                redirect_limit=0,  # credentials go to nobody but who was named
+            )
+        except BaseException as exc:
+            if sock is not None:
+                sock.close()
+            answer = ws.handshake_response
+            if answer is not None and answer.status != _SWITCHING:
+                raise Redirected(answer.status, answer.headers) from exc
+            raise
         return cls(ws)
 
     @property
@@ -322,9 +380,8 @@ class Transport:
             self._ws.shutdown()  # type: ignore[no-untyped-call]  # the library's
 
 
+_SWITCHING = 101  # the HTTP status with which a websocket begins
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
-# select() knows 1024 files only, and epoll would take a file for each wait.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 _NOT_NOW = (
     BlockingIOError,
     InterruptedError,
@@ -335,7 +392,7 @@ _NOT_NOW = (
 
 def _wait(sock: socket.socket, event: int, limit: float | None = None) -> bool:
     """Wait until a socket can be read or written; False when the time is over."""
-    with _Selector() as selector:
+    with Selector() as selector:
         selector.register(sock, event)
         return bool(selector.select(limit))
 
@@ -359,6 +416,10 @@ def explain(exc: BaseException) -> str:
     """One short sentence for what went wrong on a socket."""
     if isinstance(exc, websocket.WebSocketConnectionClosedException):
         return "the server ended the connection"
+    if isinstance(exc, NotReached):
+        return _explain_all(exc)
+    if isinstance(exc, Redirected):
+        return str(exc)
     if isinstance(exc, websocket.WebSocketBadStatusException):
         return f"it answers with HTTP status {exc.status_code}"
     if isinstance(exc, websocket.WebSocketException) and not _is_timeout(exc):
@@ -372,10 +433,20 @@ def explain(exc: BaseException) -> str:
     if isinstance(exc, ssl.SSLError):  # its errno is not the system's
         said = getattr(exc, "verify_message", None) or getattr(exc, "reason", None)
         return f"TLS: {said or exc}"
+    if isinstance(exc, socket.gaierror):  # nor is this one's
+        return f"{exc.strerror or exc}"
     number = exc.errno if isinstance(exc, OSError) else None
     if number is not None and number in errno.errorcode:
         return f"{os.strerror(number)} ({errno.errorcode[number]})"
     return f"{type(exc).__name__}: {exc!s:.200}"
+
+
+def _explain_all(exc: NotReached) -> str:
+    """The same for a host with several addresses, which may have failed differently."""
+    words = {where: explain(failure) for where, failure in exc.failures}
+    if len(set(words.values())) == 1:
+        return f"{explain(exc.failures[0][1])} at {' and '.join(words)}"
+    return "; ".join(f"{said} at {where}" for where, said in words.items())
 
 
 def _is_timeout(exc: BaseException) -> bool:
@@ -387,8 +458,14 @@ def failure_kind(exc: BaseException, address: Address) -> str:
 
     Returns:
         ``"refused"``, ``"timeout"``, ``"name"``, ``"tls"``, ``"status"`` (an HTTP
-        answer that is no websocket), ``"proxy"`` or ``"unreachable"``.
+        answer that is no websocket), ``"proxy"``, ``"resources"`` or ``"unreachable"``.
     """
+    if isinstance(exc, NotReached):
+        exc = exc.failures[0][1]
+    foreign = (ssl.SSLError, socket.gaierror)  # whose numbers are not the system's
+    is_systems = isinstance(exc, OSError) and not isinstance(exc, foreign)
+    if is_systems and getattr(exc, "errno", None) in RESOURCES:
+        return "resources"
     if isinstance(exc, ssl.SSLError) and not _is_timeout(exc):
         return "tls"
     if isinstance(exc, websocket.WebSocketProxyException):
@@ -411,4 +488,13 @@ def has_proxy(address: Address) -> bool:
     """Whether the variables of the environment name a proxy for an address."""
     if address.is_private:
         return False
-    return bool(get_proxy_info(address.host, address.tls)[0])
+    try:
+        return bool(get_proxy_info(address.host, address.tls)[0])
+    except ValueError as exc:
+        raise websocket.WebSocketProxyException(f"wrong proxy variable: {exc}") from exc
+
+
+def _direct(address: Address, deadline: float) -> socket.socket:
+    """A socket to a server that no proxy is meant for."""
+    sock = dial(address.host, address.port, deadline)
+    return secured(sock, address.host, deadline) if address.tls else sock

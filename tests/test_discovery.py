@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -312,6 +313,24 @@ def test_no_file_descriptors_left(monkeypatch):
         probe([local(1), local(2), local(3)])
     assert [-1, -1] == [sock.fileno() for sock in made]
 
+    del made[:]
+    with pytest.raises(LMStudioConnectionError, match="`ulimit -n` for files") as error:
+        find_local()
+    assert "resources" == error.value.problem
+    assert str(error.value).startswith("no connection to ws://127.0.0.1:")
+
+
+def test_no_sockets_at_all(monkeypatch):
+    """Where the system lets nobody connect, that is what the error says."""
+
+    def refuse(*args):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(LMStudioConnectionError, match="not permitted") as caught:
+        find_local()
+    assert "unreachable" == caught.value.problem
+
 
 @pytest.mark.parametrize("kind", DIAGNOSES)
 def test_every_kind_of_failure_has_words_and_a_next_step(kind):
@@ -320,9 +339,8 @@ def test_every_kind_of_failure_has_words_and_a_next_step(kind):
     error = diagnosed(raw)
     what, hint = DIAGNOSES[kind]
 
-    assert f"no LM Studio server at ws://host:1: {what} (the detail). {hint}" == str(
-        error
-    )
+    which = "connection to" if kind == "resources" else "LM Studio server at"
+    assert f"no {which} ws://host:1: {what} (the detail). {hint}" == str(error)
     assert hint == error.hint
     assert ("not-lmstudio" if kind == "status" else kind) == error.problem
 
@@ -333,6 +351,10 @@ def test_a_detail_that_says_nothing_new_is_left_out():
         "ws://h:1", "refused", "the connection was refused", ""
     )
     assert "the connection was refused" == diagnosed(raw).reason
+
+    more = "the connection was refused at IPv6 ::1 and IPv4 127.0.0.1"
+    raw = LMStudioConnectionError("ws://h:1", "refused", more, "")
+    assert more == diagnosed(raw).reason
 
 
 def test_an_unknown_kind_of_failure():

@@ -46,6 +46,7 @@ TABLE = (
     ("protocol", "protocol/server.py"),
     ("io", "address.py"),
     ("io", "permitted.py"),
+    ("io", "dial.py"),
     ("io", "transport.py"),
     ("io", "mailbox.py"),
     ("io", "signals.py"),

@@ -551,7 +551,7 @@ def test_every_exception_of_the_library_is_understood():
         (
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "name",
-            "gaierror: [Errno -2] Name or service not known",
+            "Name or service not known",
         ),
         (UnicodeError("label too long"), "name", "UnicodeError: label too long"),
         (ssl.SSLError(1, "bad"), "tls", "TLS: bad"),
@@ -561,8 +561,6 @@ def test_every_exception_of_the_library_is_understood():
 )
 def test_failures_have_a_kind_and_words(exc, kind, words):
     """What keeps a connection from being made is told apart, in plain words."""
-    if isinstance(exc, socket.gaierror):  # the number differs between systems
-        words = words.replace("-2", str(socket.EAI_NONAME))
     assert (kind, words) == (failure_kind(exc, PLAIN), explain(exc))
 
 

@@ -7,6 +7,7 @@ import websocket
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lmstudio import transport as module
 from lmstudio.transport import TransportEnded, _WebSocket
 from raw_server import BINARY, CLOSE, PING, PONG, TEXT, frame
 
@@ -154,3 +155,41 @@ def test_a_close_says_why(code, reason, cuts):
 def test_rubbish_ends_where_the_library_ends(data, cuts):
     """Bytes that are no frames end the stream after the same messages."""
     assert read_by_library(data, []) == read_by_us(data, cuts)
+
+
+def announced(first, size):
+    """The head of a frame that says it has so many bytes."""
+    return bytes((first, 127)) + size.to_bytes(8, "big")
+
+
+ABSURD = (2**63 - 1, 2**64 - 1, 1024**3 + 1)
+
+
+@pytest.mark.parametrize("size", ABSURD)
+@pytest.mark.parametrize("first", [TEXT, BINARY, 0x01, PING, PONG, CLOSE])
+def test_an_absurd_length_is_not_believed(first, size):
+    """The connection ends at the length itself: nothing behind it is even read."""
+    ws = _WebSocket(skip_utf8_validation=True, enable_multithread=False)
+    ws.sock = Chunks(frame(TEXT, b"{}") + announced(first, size) + b"x" * 99, [3, 6])
+
+    assert [b"{}"] == ws.cut()
+    with pytest.raises(TransportEnded) as caught:
+        ws.cut()
+    assert (
+        f"the server announced a message of {size} bytes; it may have {1024**3}"
+    ) == str(caught.value)
+
+
+def test_fragments_have_the_limit_together(monkeypatch):
+    """Fragments count as one message, what comes between them does not."""
+    monkeypatch.setattr(module, "LARGEST_RECEIVED", 100)
+    whole = [frame(0x01, b"a" * 50), frame(PING, b"p" * 60), frame(0x80, b"b" * 50)]
+    long = [frame(0x01, b"a" * 50), frame(0x00, b"b" * 50), frame(0x80, b"c")]
+
+    assert ([b"a" * 50 + b"b" * 50] * 2, [b"p" * 60] * 2) == read_by_us(
+        b"".join(whole * 2), []
+    )
+    ws = _WebSocket(skip_utf8_validation=True, enable_multithread=False)
+    ws.sock = Chunks(b"".join(long), [])
+    with pytest.raises(TransportEnded, match="a message of 101 bytes; it may have 100"):
+        ws.cut()

@@ -103,6 +103,11 @@ HARMFUL = {
         LMStudioWebsocketError,
         "1011, 'sorry'",
     ),
+    "an absurd length": (
+        b"\x81\x7f" + (2**63 - 1).to_bytes(8, "big") + b"{",
+        LMStudioWebsocketError,
+        f"a message of {2**63 - 1} bytes; it may have {1024**3}",
+    ),
     "a reserved opcode": (frame(0x83, b"x"), LMStudioWebsocketError, "websocket"),
     "deep JSON": (frame(TEXT, b"[" * 1_000_000), LMStudioWebsocketError, "no JSON"),
     "a fragment of a wrong form": (

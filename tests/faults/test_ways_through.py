@@ -6,6 +6,8 @@ that answers is good.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
@@ -47,6 +49,21 @@ def test_this_machine_needs_no_proxy(fake, monkeypatch, host):
         assert "hello" == client.llm.get("any").respond("hello").content
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("nas", "host.docker.internal", "host.containers.internal", "nas.local"),
+        *("pc.lan", "nas.home.arpa", "localhost.", "a.localhost", "100.101.102.103"),
+    ],
+)
+def test_this_network_needs_no_proxy(fake, monkeypatch, host):
+    """Names that only a network at home or at work has are asked directly."""
+    resolve(monkeypatch, **{host.replace(".", "_"): ["127.0.0.1"]})
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    with LMStudioClient(f"{host}:{fake.port}") as client:
+        assert "hello" == client.llm.get("any").respond("hello").content
+
+
 def resolve(monkeypatch, **hosts):
     """Let names have these addresses, and no others."""
     real = socket.getaddrinfo
@@ -77,6 +94,48 @@ def test_a_proxy_that_is_gone(monkeypatch):
     ):
         client.llm.list_loaded()
     assert "proxy" == caught.value.problem
+
+
+def test_a_wrong_proxy_variable(monkeypatch):
+    """The error blames the variable."""
+    monkeypatch.setenv("http_proxy", "http://proxy:wrong")
+    with (
+        LMStudioClient(f"{FAR}:1234") as client,
+        pytest.raises(LMStudioConnectionError, match="wrong proxy variable") as caught,
+    ):
+        client.llm.list_loaded()
+    assert "proxy" == caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(errno.ECONNREFUSED, errno.ENETUNREACH, errno.EADDRNOTAVAIL),
+        *(errno.EHOSTUNREACH, errno.EPERM, errno.EACCES, errno.ETIMEDOUT),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_ipv6_that_can_not_be_used(fake, monkeypatch, number):
+    """However IPv6 fails for a name of both, IPv4 is tried; errors name both."""
+    resolve(monkeypatch, localhost=["::1", "127.0.0.1"])
+
+    class NoSix(socket.socket):
+        def connect(self, where):
+            if ":" in where[0]:
+                raise OSError(number, os.strerror(number))
+            super().connect(where)
+
+    nowhere = free_port()
+    monkeypatch.setattr(socket, "socket", NoSix)
+    with LMStudioClient(f"localhost:{fake.port}") as client:
+        assert "hello" == client.llm.get("any").respond("hello").content
+    with (
+        LMStudioClient(f"localhost:{nowhere}") as client,
+        pytest.raises(LMStudioConnectionError, match="IPv4 127") as caught,
+    ):
+        client.llm.list_loaded()
+    assert "refused" == caught.value.problem
+    assert "IPv6 ::1" in str(caught.value)
 
 
 def has_ipv6():
