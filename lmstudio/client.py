@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
+from _thread import start_new_thread
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from .address import Address
@@ -29,12 +31,33 @@ from .progress import Progress, checked_progress
 from .repository import Repository
 from .session import Session, credentials
 from .wire.files import FileHandle
+from .worker import apart
 
 log = logging.getLogger("lmstudio.client")
 
 #: Seconds that the end of the program waits in all: for models of all clients to be
 #: unloaded, and for what is still to be sent, such as cancels.
 EXIT_TIME = 0.7
+#: Seconds that `close` waits until all is closed; what is left is done behind it.
+CLOSE_TIME = 0.9
+#: The same where a signal handler or finalizer that closes has interrupted what may
+#: hold a lock that closing needs.
+HELD_TIME = 0.2
+
+#: Modules with locks of a client.
+_LOCKING = {
+    f"lmstudio.{name}"
+    for name in (
+        "protocol.client",
+        "sender",
+        "transport",
+        "worker",
+        "connection",
+        "session",
+        "ownership",
+        "prediction",
+    )
+}
 
 
 class LMStudioClient:
@@ -160,10 +183,11 @@ class LMStudioClient:
     def close(self) -> None:
         """Unload what this client loaded for itself, and close the connections.
 
-        Whoever waits for something is released with an error. Safe to repeat, and
-        from any thread. Leaving a ``with`` block closes too, and lets predictions end
-        before that which are held and which nobody has iterated over or cancelled:
-        their results can be read behind the block.
+        Whoever waits for something is released with an error. Safe to repeat, from any
+        thread, and in a signal handler. It returns within a second; what takes longer
+        is then done behind it. Leaving a ``with`` block closes too, and lets
+        predictions end before that which are held and which nobody has iterated over
+        or cancelled: their results can be read behind the block.
         """
         self._ending.come()
 
@@ -241,33 +265,33 @@ class _Ending:
     def __init__(self, session: Session) -> None:
         self.owned = Owned(session)
         self._session = session
-        self._has_come = False
+        self._is_over = False
         self.after_fork()
         _endings.add(self)
 
     def after_fork(self) -> None:
-        """Start with a lock that no thread of the parent process can hold."""
-        # Guards the flag, and is held until all is closed: who comes second waits.
-        self._coming = threading.Lock()
+        """Start anew in a child process: whoever was closing did not come along."""
+        # Who closes: set by one operation of a dict, which neither a thread nor a
+        # signal handler can split. A lock could be held by what the handler interrupts.
+        self._closer: dict[str, object] = {}
+        # Locked until all is closed. Nobody waits for it for ever.
+        self._gate = threading.Lock()
+        self._gate.acquire()
 
-    def come(self, *, wait: bool = True) -> None:
-        """Close, unless that was done.
+    def come(self) -> None:
+        """Close, unless that was done, and wait until it is: `CLOSE_TIME` at most.
 
-        Args:
-            wait: Also return only when it is done, if another thread is at it.
+        A thread of its own closes. Who calls may be a signal handler or a finalizer
+        in the middle of anything, and what it interrupted holds its locks until the
+        call returns. What raises there, Ctrl-C too, interrupts the wait only.
         """
-        if not self._coming.acquire(blocking=wait):
-            return
-        try:
-            if not self._has_come:
-                self._has_come = True
-                try:
-                    self.owned.release()
-                finally:
-                    self._session.close()
-                    _endings.discard(self)
-        finally:
-            self._coming.release()
+        if not self._closer:
+            try:
+                start_new_thread(self._begin, ())  # takes no lock, as `Thread` does
+            except RuntimeError:  # at the end of a program there are no new threads
+                self._close()
+        if not self._is_over and self._gate.acquire(timeout=_patience()):
+            self._gate.release()
 
     def come_at_exit(self, deadline: float) -> None:
         """Unload what is owned, and have the last notes sent, until a deadline.
@@ -275,16 +299,17 @@ class _Ending:
         The sockets are left to the end of the process. Closing them would fail what
         daemon threads wait for, and they would print it.
         """
-        if not self._coming.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return  # another thread closes it
+        if not self._is_mine():
+            left = max(0.0, deadline - time.monotonic())
+            if not self._is_over and self._gate.acquire(timeout=left):
+                self._gate.release()
+            return
         try:
-            if not self._has_come:
-                self._has_come = True
-                _endings.discard(self)
-                self.owned.release(deadline)
-                self._session.worker.settle(max(0.0, deadline - time.monotonic()))
+            _endings.discard(self)
+            self.owned.release(deadline)
+            self._session.worker.settle(max(0.0, deadline - time.monotonic()))
         finally:
-            self._coming.release()
+            self._open()
 
     def come_soon(self) -> None:
         """The same from a finalizer: only leaves a note for the worker.
@@ -292,10 +317,55 @@ class _Ending:
         A session that never connected has no worker, and nothing to close.
         """
         if self._session.has_connections:
-            # Closing waits for the worker, so the worker must not wait for that.
-            self._session.worker.soon(partial(self.come, wait=False))
+            self._session.worker.soon(self._close)
         else:
             _endings.discard(self)
+
+    def _begin(self) -> None:
+        # The thread that runs this is unknown to `threading`.
+        try:
+            apart(self._close, "lmstudio-close").start()
+        except RuntimeError:  # as above
+            self._close()
+
+    def _close(self) -> None:
+        """Close, unless another thread is at it. Waits for no other thread of this."""
+        if not self._is_mine():
+            return
+        try:
+            try:
+                self.owned.release()
+            finally:
+                self._session.close()
+                _endings.discard(self)
+        finally:
+            self._open()
+
+    def _is_mine(self) -> bool:
+        """Whether the caller is the first, and so the one that closes."""
+        me = object()
+        return self._closer.setdefault("first", me) is me
+
+    def _open(self) -> None:
+        self._is_over = True
+        self._gate.release()
+
+
+def _patience() -> float:
+    """Seconds that a call of `close` waits at most.
+
+    What holds a lock of ours, below the call, has to go on soon: there is a time limit
+    for unloading models.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_globals.get("__name__")
+        if name in _LOCKING:
+            return HELD_TIME
+        if isinstance(name, str) and name.startswith("lmstudio.") and name != __name__:
+            break
+        frame = frame.f_back
+    return CLOSE_TIME
 
 
 _endings: set[_Ending] = set()

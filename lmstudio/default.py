@@ -65,8 +65,7 @@ def configure_default_client(
 
 def close_default_client() -> None:
     """Close the shared client if there is one; the next use makes a new one."""
-    with _making:
-        client = _client
+    client = _client  # without the lock: a signal handler may interrupt who has it
     if client is not None:
         client.close()
 

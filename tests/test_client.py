@@ -9,6 +9,7 @@ import gc
 import os
 import pickle
 import threading
+import time
 import weakref
 
 import pytest
@@ -424,11 +425,24 @@ import os, threading
 from lmstudio import client as module
 client.llm.list_loaded()
 (ending,) = module._endings
-with ending._coming:
-    child = os.fork()
-    if child == 0:
-        sys.exit()
+begun, opened, release = threading.Event(), threading.Event(), ending.owned.release
+def halted():
+    begun.set()
+    opened.wait()
+    release()
+ending.owned.release = halted
+closing = threading.Thread(target=client.close)
+closing.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    ending.owned.release = release
+    client.close()
+    assert client.is_closed
+    sys.exit()
 assert os.waitpid(child, 0)[1] == 0
+opened.set()
+closing.join()
 """
 
 
@@ -477,25 +491,91 @@ def test_the_end_of_the_program(fake, monkeypatch):
         client._session.close()
 
 
-def test_ends_that_meet(fake):
-    """The worker does not wait for an end that waits for the worker."""
+@pytest.fixture
+def closing(fake, monkeypatch):
+    """A client, and an event that lets another thread go on that closes it."""
     client = LMStudioClient(fake.host)
     client.llm.list_loaded()
     ending = client._ending
-    with ending._coming:
-        done = threading.Event()
-        ending.come_soon()
-        client._session.worker.soon(done.set)
-        assert done.wait(5)
-        assert not client.is_closed
+    begun, opened, release = threading.Event(), threading.Event(), ending.owned.release
+
+    def halted(*deadline):
+        begun.set()
+        assert opened.wait(5)
+        release(*deadline)
+
+    monkeypatch.setattr(ending.owned, "release", halted)
+    closer = threading.Thread(target=client.close)
+    closer.start()
+    assert begun.wait(5)
+    yield client, opened
+    opened.set()
+    closer.join()
+    ending._gate.acquire(timeout=5)  # until all is closed
+    assert client.is_closed
+
+
+def test_ends_that_meet(closing):
+    """The worker does not wait for an end that waits for the worker."""
+    client, _ = closing
+    done = threading.Event()
+    client._ending.come_soon()
+    client._session.worker.soon(done.set)
+    assert done.wait(5)
+    assert not client.is_closed
+
+
+def test_who_closes_second_waits(closing, monkeypatch):
+    """It returns when all is closed, or when it has waited for long enough."""
+    client, opened = closing
+    monkeypatch.setattr(lmstudio.client, "CLOSE_TIME", 0.01)
+    client.close()
+    assert not client.is_closed
+
+    monkeypatch.setattr(lmstudio.client, "CLOSE_TIME", 5)
+    threading.Timer(0.01, opened.set).start()
     client.close()
     assert client.is_closed
 
 
-def test_a_child_process_starts_with_new_locks(fake):
-    """What a thread of the parent held is free in the child."""
-    with LMStudioClient(fake.host) as client:
-        held = client._ending._coming
-        with held:
-            lmstudio.client._after_fork()
-        assert held is not client._ending._coming
+def test_the_end_of_the_program_waits_for_who_closes(closing):
+    """Until its deadline, and it does nothing of it a second time."""
+    client, opened = closing
+    client._ending.come_at_exit(time.monotonic())
+    assert not client.is_closed
+
+    opened.set()
+    client._ending.come_at_exit(time.monotonic() + 5)
+    assert client.is_closed
+    client._ending.come_at_exit(time.monotonic() + 5)
+
+
+@pytest.mark.parametrize("where", ["caller", "helper"])
+def test_at_the_end_of_the_program_no_thread_can_be_started(fake, monkeypatch, where):
+    """Then whoever closes does it by itself."""
+
+    def refuse(*_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    client = LMStudioClient(fake.host)
+    client.llm.load("other")
+    if where == "caller":
+        monkeypatch.setattr(lmstudio.client, "start_new_thread", refuse)
+    else:
+        monkeypatch.setattr(lmstudio.client, "apart", refuse)
+        monkeypatch.setattr(
+            lmstudio.client, "start_new_thread", lambda work, arguments: work()
+        )
+    client.close()
+    assert client.is_closed
+    assert ["any"] == fake.loaded()
+
+
+def test_a_child_process_starts_anew(closing):
+    """Whoever closes in the parent does not do it in the child."""
+    ending = closing[0]._ending
+    first, gate = ending._closer, ending._gate
+    lmstudio.client._after_fork()
+    assert {} == ending._closer
+    assert gate is not ending._gate
+    ending._closer, ending._gate = first, gate

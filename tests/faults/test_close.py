@@ -5,15 +5,20 @@ It returns within 1 s, and whoever waits is released.
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from handlers import at_each_line
 from lmstudio import LMStudioClient, LMStudioError
-from lmstudio.testing import NEVER, FakeServer
+from lmstudio.testing import NEVER, Await, FakeServer
 from raw_server import RawServer
+from scripts import run as run_program
 from tcp_proxy import Hold, Proxy
 from timing import quickest
 
@@ -208,3 +213,211 @@ def test_with_models_of_its_own_and_nobody_who_answers():
         return took
 
     quickest(LIMIT, once)
+
+
+# --- from signal handlers
+
+
+class Exits(BaseException):
+    """What a handler raises that ends the program, as `SystemExit`."""
+
+
+#: The threads of a client.
+OURS = ("lmstudio-llm", "lmstudio-worker", "lmstudio-connect", "lmstudio-close")
+
+
+def left_of(before):
+    """Threads of a client that began after a moment and do not end."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        new = set(threading.enumerate()) - before
+        ours = [thread for thread in new if thread.name in OURS]
+        if not ours or time.monotonic() >= deadline:
+            return [thread.name for thread in ours]
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def closing(fake):
+    """For `at_each_line`: a handler that closes, and a look at what that left."""
+    clients, times = [], []
+
+    def prepare(exits=False):
+        before = set(threading.enumerate())
+        clients.append(LMStudioClient(fake.host))
+        clients[-1].llm.load("other")
+
+        def act():
+            began = time.monotonic()
+            clients[-1].close()
+            times.append(time.monotonic() - began)
+            if exits and threading.current_thread() is not threading.main_thread():
+                raise Exits  # and not in the last call, which interrupts nothing
+
+        def check(where):
+            assert [] == left_of(before), where
+            assert clients[-1].is_closed, where
+            assert ["any"] == fake.loaded(), where
+
+        return act, check
+
+    return clients, times, prepare
+
+
+@pytest.mark.slow
+def test_in_a_handler_at_any_line(fake, closing):
+    """Whatever it interrupts, a close too, `close` returns in time and closes all."""
+    clients, times, prepare = closing
+    fake.reply("answer", times=None)
+
+    def work():
+        try:
+            model = clients[-1].llm.get("any")
+            assert "answer" == model.respond("x").result().content
+            model.count_tokens("x")
+            clients[-1].close()
+        except LMStudioError:
+            pass
+
+    at_each_line(work, prepare, stride=11)
+
+    assert sorted(times)[-2] < LIMIT  # the machine may be busy once
+
+
+@pytest.mark.slow
+def test_a_handler_that_closes_and_exits_at_any_line_of_a_close(closing):
+    """Nothing is left behind, no model either."""
+    clients, _, prepare = closing
+
+    def work():
+        with contextlib.suppress(Exits):
+            clients[-1].close()
+
+    at_each_line(work, lambda: prepare(exits=True), stride=1, least=5)
+
+
+def test_in_a_handler_while_models_are_unloaded(fake):
+    """A handler in the middle of a close waits for that one, and all is done once."""
+    gate = Await()
+    fake.before("unloadModel", gate)
+    client = LMStudioClient(fake.host)
+    client.llm.load("other")
+    closed = []
+
+    def handle(*_):
+        threading.Timer(0.1, gate.open).start()
+        client.close()
+        closed.append(client.is_closed)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        main = threading.main_thread().ident
+
+        def interrupt():
+            assert gate.reached.wait(PATIENCE)
+            signal.pthread_kill(main, signal.SIGTERM)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with client:
+            pass
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert [True] == closed
+    assert ["any"] == fake.loaded()
+    assert 1 == len(fake.parameters("unloadModel"))
+
+
+EXITS = """
+import os, signal, threading, time
+client.llm.load("other")
+model.respond("x")
+def handle(*_):
+    client.close()
+    print("closed", client.is_closed, flush=True)
+    sys.exit(3)
+signal.signal(signal.{signal}, handle)
+def interrupt():
+    while not client._ending._closer:
+        pass
+    os.kill(os.getpid(), signal.{signal})
+threading.Thread(target=interrupt, daemon=True).start()
+with client:
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_handler_that_exits_in_the_middle_of_a_close(fake, name):
+    """The program ends with its code, its models are unloaded, nothing is printed."""
+    fake.reply("answer", times=None)
+    program = EXITS.replace("{signal}", name)
+
+    assert (3, "closed True\n", "") == run_program(program, fake)
+    assert ["any"] == fake.loaded()
+
+
+CTRL_C = """
+import os, signal, threading
+client.llm.list_loaded()
+client.llm.load("other")
+def interrupt():
+    while not client._ending._closer:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    client.close()
+    while True:
+        pass
+except KeyboardInterrupt:
+    client.close()
+    print(client.is_closed, threading.active_count() <= 2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_ctrl_c_in_the_middle_of_a_close(fake):
+    """It interrupts the wait; the closing goes on, and a second close waits for it."""
+    assert (0, "True True\n", "") == run_program(CTRL_C, fake)
+    assert ["any"] == fake.loaded()
+
+
+# --- connections that are made too late
+
+
+@pytest.mark.parametrize("how", ["closed", "interrupted"])
+def test_a_connection_made_when_nobody_waits_any_more(how):
+    """After a close, or Ctrl-C and a close, it is closed as soon as it is there."""
+    before = set(threading.enumerate())
+    with FakeServer(["any"], extensions=()) as fake, Proxy(fake.port) as proxy:
+        hold = Hold()
+        proxy.plan("down", 0, hold)  # the answer to the handshake
+        client = LMStudioClient(proxy.host)
+        waiting = threading.Thread(target=released, args=[client.llm.list_loaded])
+        if how == "closed":
+            waiting.start()
+            assert hold.reached.wait(PATIENCE)
+            client.close()
+            waiting.join(PATIENCE)
+            assert not waiting.is_alive()
+            hold.open()
+        else:
+
+            def interrupt():
+                assert hold.reached.wait(PATIENCE)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+            waiting = threading.Thread(target=interrupt)
+            waiting.start()
+            with pytest.raises(KeyboardInterrupt):
+                client.llm.list_loaded()
+            waiting.join(PATIENCE)
+            hold.open()
+            client.close()
+        assert [] == left_of(before)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import gc
 import signal
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-import lmstudio
+from handlers import at_each_line
 from lmstudio.testing import AWAIT_CANCEL
 from scripts import is_cancel
 from timing import quickest
@@ -23,9 +21,6 @@ from timing import quickest
 PATIENCE = 5.0
 #: Seconds until the server has read the cancel.
 LIMIT = 0.2
-#: A handler acts at every such line; 1 takes half a minute.
-STRIDE = 7
-PACKAGE = str(Path(lmstudio.__file__).parent)
 
 
 def begun(model):
@@ -129,67 +124,28 @@ def test_in_a_signal_handler(fake, model):
         signal.signal(signal.SIGUSR1, before)
 
 
-class Handler:
-    """Does something at the n-th line that this thread runs in the package.
+@pytest.mark.slow
+def test_cancelling_in_a_handler_what_the_thread_is_at(fake, model):
+    """A handler may cancel the very prediction that it interrupts, also in a cancel."""
+    fake.reply(["text", AWAIT_CANCEL], times=None, when="work")
+    at_work = []
 
-    So does a signal handler: Python runs it in the main thread, between any two steps,
-    and with every lock held that the thread holds there.
+    def prepare():
+        at_work.clear()
 
-    Attributes:
-        where: The line, once it was reached.
-    """
+        def act():
+            for prediction in at_work:
+                prediction.cancel()
 
-    def __init__(self, at, action):
-        self._left, self._action = at, action
-        self.where = None
+        return act, lambda where: None
 
-    def __enter__(self):
-        sys.settrace(self._call)
+    def work():
+        at_work.append(model.respond("work"))
+        next(iter(at_work[0]), None)
+        at_work[0].cancel()
+        assert at_work[0].result().content in ("", "text")
 
-    def __exit__(self, *exc):
-        sys.settrace(None)
-
-    def _call(self, frame, event, arg):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        return self._step
-
-    def _step(self, frame, event, arg):
-        if event == "line" and self.where is None:
-            self._left -= 1
-            if self._left == 0:
-                name = Path(frame.f_code.co_filename).name
-                self.where = f"{name}:{frame.f_lineno}"
-                self._action()
-        return self._step
-
-
-def at_each_line(work, prepare):
-    """Do the work again and again, and let a handler act at its next line each time.
-
-    Args:
-        work: What is interrupted.
-        prepare: Called before each time; gives what the handler does, and a check.
-    """
-    for at in range(1, 3000, STRIDE):
-        action, check = prepare()
-        handler = Handler(at, action)
-
-        def run(handler=handler):
-            with handler:
-                work()
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), f"stuck after {handler.where}"
-        if handler.where is None:
-            assert at > 100
-            action()
-            check("the end")
-            return
-        check(handler.where)
-    raise AssertionError("the work has no end")
+    at_each_line(work, prepare)
 
 
 @pytest.mark.slow
