@@ -59,6 +59,13 @@ class Owned:
         if self._process != os.getpid():
             self._start()
         with self._lock:
+            # Names are unique at any time: what had this one before is gone, unloaded
+            # by a handle or by somebody else. Kept, it would be kept for good.
+            self._models = [
+                one
+                for one in self._models
+                if (namespace, info.identifier) != (one[0], one[1].identifier)
+            ]
             self._models.append((namespace, info))
 
     def release(self, deadline: float | None = None) -> None:

@@ -40,6 +40,19 @@ def test_freed_at_close(application):
     assert ["any"] == application.loaded()
 
 
+def test_loads_and_unloads_are_not_counted_up(application):
+    """What a handle has unloaded is no longer asked for at the close."""
+    with LMStudioClient(application.host) as client:
+        for _ in range(3):
+            client.llm.load("other").unload()
+        client.llm.load("other")
+        assert ["any", "other"] == application.loaded()
+
+    assert ["any"] == application.loaded()
+    assert 4 == len(application.parameters("unloadModel"))
+    assert 1 == len(application.parameters("getModelInfo"))
+
+
 @pytest.mark.parametrize("keeps", [{"no_hup": True}, {"ttl": 60}], ids=str)
 def test_kept(application, keeps):
     """no_hup and ttl keep it loaded."""
