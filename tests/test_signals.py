@@ -89,3 +89,22 @@ def test_setting_races_with_listening():
         signal.listen(listener.cancel)
         thread.join()
         assert listener.called in (1, 2)
+
+
+def test_a_child_process_starts_with_a_new_lock():
+    """What another thread held when the process forked is free in the child."""
+    signal, heard = Signal(), []
+
+    class Listener:
+        def hear(self):
+            heard.append(1)
+
+    listener = Listener()
+    with signal._adding:
+        signal.after_fork()
+        thread = threading.Thread(target=signal.listen, args=[listener.hear])
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+    signal.set()
+    assert [1] == heard

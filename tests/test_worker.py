@@ -233,6 +233,15 @@ def test_settling():
     worker.stop(wait=5)
 
 
+def test_it_does_not_start_after_its_end(worker, monkeypatch):
+    """Who starts it late gets no thread."""
+    worker.stop(wait=PATIENCE)
+    started = []
+    monkeypatch.setattr(module, "apart", lambda *_: started.append(1))
+    worker.start()
+    assert [] == started
+
+
 INHERITING = """
 import contextvars, threading
 from lmstudio import LMStudioClient

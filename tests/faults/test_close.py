@@ -296,6 +296,27 @@ def test_a_handler_that_closes_and_exits_at_any_line_of_a_close(closing):
     at_each_line(work, lambda: prepare(exits=True), stride=1, least=5)
 
 
+@pytest.mark.slow
+def test_in_a_handler_in_the_middle_of_shutting_a_socket(fake):
+    """A sender that is interrupted where it shuts the broken socket may shut it."""
+    clients = []
+
+    def transport():
+        return clients[-1]._session._connections["llm"]._transport
+
+    def prepare():
+        clients.append(LMStudioClient(fake.host))
+        clients[-1].llm.list_loaded()
+
+        def check(where):
+            assert transport()._closed, where
+            clients[-1].close()
+
+        return transport().close, check
+
+    at_each_line(lambda: transport().close(), prepare, stride=1, least=5)
+
+
 def test_in_a_handler_while_models_are_unloaded(fake):
     """A handler in the middle of a close waits for that one, and all is done once."""
     gate = Await()
