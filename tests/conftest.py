@@ -16,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import hanging
 from hub_server import HubServer, hub_server
 from leftovers import Processes, nothing_kept, nothing_left
 from lmstudio import LLM, LMStudioClient
@@ -47,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if model is not None and not Path(model).is_file():
             raise pytest.UsageError(f"{name} is {model!r}, which is not a file")
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
+    hanging.begin()
+    config.pluginmanager.register(hanging)
     # In the background of a shell Ctrl-C is ignored, and what tests start inherits it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
