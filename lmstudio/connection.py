@@ -15,6 +15,7 @@ from .address import Address
 from .errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionError,
+    LMStudioRuntimeError,
     LMStudioValueError,
     LMStudioWebsocketError,
 )
@@ -82,6 +83,7 @@ class Connection:
         # Guards the five attributes above. Never held across a send or a wait:
         # the reader takes it, and a reader stuck behind a sender stops reading.
         self._state = threading.Lock()
+        self._early: list[bytes] = []  # what the reader begins with
         self._pings = 0  # unanswered ones; the worker's own
         self._reader = apart(self._read, f"lmstudio-{namespace}")
 
@@ -115,14 +117,14 @@ class Connection:
             raise LMStudioConnectionError(address.url, kind, explain(exc), "") from exc
         try:
             transport.send(_encode(auth_packet(identifier, passkey)).encode())
-            reply = json.loads(transport.read()[0].decode())
-            refusal = auth_refusal(reply)
+            reply, *early = transport.read()
+            refusal = auth_refusal(json.loads(reply.decode()))
             if refusal is not None:
                 raise LMStudioAuthenticationError(
                     "authentication", f"{refusal:.500}", suggestion=CHECK_TOKEN
                 )
             connection = cls(transport, address, namespace, worker)
-            connection._start()
+            connection._start(early)
         except (TransportEnded, ValueError, RecursionError) as exc:
             transport.dispose()
             is_late = isinstance(exc.__cause__, TimeoutError)
@@ -135,10 +137,21 @@ class Connection:
             raise
         return connection
 
-    def _start(self) -> None:
+    def _start(self, early: list[bytes]) -> None:
+        """Begin to read.
+
+        Args:
+            early: What came in one packet with the answer to the credentials.
+        """
+        self._early = early
         self._transport.ready(self._on_ping)
-        self._worker.start()
-        self._reader.start()
+        try:
+            self._worker.start()
+            self._reader.start()
+        except LMStudioRuntimeError as exc:
+            raise LMStudioConnectionError(
+                self.address.url, "resources", f"{exc.__cause__}", ""
+            ) from exc
         self._worker.at(time.monotonic() + PING_AFTER, self._check_life)
         log.info("connected to %s", self.address.socket_url(self.namespace))
 
@@ -269,6 +282,7 @@ class Connection:
         read, route = self._transport.read, self._route
         reason = "the connection ended"
         try:
+            self._route_one_by_one(self._early)
             while True:
                 payloads = read()
                 try:
@@ -284,7 +298,8 @@ class Connection:
             reason = f"the server sent a frame that is no JSON: {exc}"
         except Exception as exc:  # whatever it was, those who wait must hear of it
             reason = f"{type(exc).__name__}: {exc}"
-            log.exception("the reader of %s failed", self.namespace)
+            said = "the reader of %s failed"
+            _tell(self._worker, logging.ERROR, said, self.namespace, exc_info=exc)
         self._finish(reason)
 
     def _route_one_by_one(self, payloads: list[bytes]) -> None:
@@ -301,11 +316,13 @@ class Connection:
                 del mailboxes[number]
         for mailbox, batch in batches:
             mailbox.put(batch)
-        if received.strays:  # outside the lock: logging calls handlers
+        if received.strays and log.isEnabledFor(logging.DEBUG):
             for stray in received.strays:
-                log.debug("stray: %.200r", stray)
+                _tell(self._worker, logging.DEBUG, "stray: %s", f"{stray!r:.200}")
         for text in received.complaints:
-            self._worker.soon(_complain(self.namespace, text))
+            said = "the server complains on %s: %s"
+            short = f"{text:.500}"
+            _tell(self._worker, logging.WARNING, said, self.namespace, short)
 
     def _finish(self, reason: str) -> None:
         with self._state:
@@ -317,7 +334,8 @@ class Connection:
         for mailbox in waiting.values():
             mailbox.put([End("lost", reason)])
         self._transport.dispose()
-        log.info("connection %s ended: %s", self.namespace, reason)
+        said = "connection %s ended: %s"
+        _tell(self._worker, logging.INFO, said, self.namespace, reason)
 
     def _check_life(self) -> None:
         """Ping a silent server, and give a dead one up. Runs on the worker."""
@@ -338,9 +356,9 @@ class Connection:
         self._worker.at(next_look, self._check_life)
 
 
-def _complain(namespace: str, text: str) -> Callable[[], None]:
-    # On the worker, because log handlers are foreign code.
-    return lambda: log.warning("the server complains on %s: %.500s", namespace, text)
+def _tell(worker: Worker, level: int, said: str, *rest: str, **more: Any) -> None:
+    """Have the worker log something: handlers may wait, and the reader must not."""
+    worker.soon(partial(log.log, level, said, *rest, **more))
 
 
 def _too_large(message: Message, size: int) -> str:

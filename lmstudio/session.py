@@ -229,7 +229,7 @@ class Session:
             if is_given_up.is_set():
                 _discard(made)
 
-        apart(work, "lmstudio-connect").start()
+        self._begin(work)
         try:
             while not is_made.wait(CLOSED_SLICE):
                 self._check_open()
@@ -244,6 +244,19 @@ class Session:
             return outcome
         finally:
             del outcome  # its traceback holds this frame
+
+    def _begin(self, work: Callable[[], object]) -> None:
+        """Start the thread that connects.
+
+        Raises:
+            LMStudioConnectionError: The system has no more threads.
+        """
+        try:
+            apart(work, "lmstudio-connect").start()
+        except LMStudioRuntimeError as exc:
+            where, why = self.known_address, f"{exc.__cause__}"
+            error = LMStudioConnectionError(where, "resources", why, "")
+            raise discovery.diagnosed(error) from exc
 
     def _reach(self, namespace: str) -> Connection:
         # Imported on first use: the websocket library brings ssl and takes its time.

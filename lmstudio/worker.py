@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from .errors import LMStudioRuntimeError
+
 log = logging.getLogger("lmstudio.worker")
 
 Job = Callable[[], Any]
@@ -20,15 +22,30 @@ Job = Callable[[], Any]
 LONGEST = 3600.0
 
 
+class _Thread(threading.Thread):
+    """A thread; when the system has none left, the error is one of ours."""
+
+    def start(self) -> None:
+        try:
+            super().start()
+        except RuntimeError as exc:
+            raise LMStudioRuntimeError(
+                f"no thread could be started: {exc}. Close what is no longer needed, or"
+                " raise the limit of threads: `ulimit -u`, or that of a container"
+            ) from exc
+
+
 def apart(work: Callable[[], object], name: str) -> threading.Thread:
     """A daemon thread that outlives what starts it, and so takes no context of it.
 
     Without the GIL, and where Python 3.14 or newer is told to, threads inherit the
     context variables of the thread that starts them. Ours would then keep what those
     hold, and seem to be part of the tool or request that happened to come first.
+
+    Its `start` raises `LMStudioRuntimeError` where the system has no more threads.
     """
     run = contextvars.Context().run
-    return threading.Thread(target=run, args=(work,), name=name, daemon=True)
+    return _Thread(target=run, args=(work,), name=name, daemon=True)
 
 
 class Worker:

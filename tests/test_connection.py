@@ -142,7 +142,7 @@ def test_what_wants_to_be_waited_for(linked):
     assert ["a prediction"] == connection.pending()
 
 
-def test_odd_messages_harm_nothing(linked, caplog):
+def test_odd_messages_harm_nothing(linked, worker, caplog):
     """What is JSON but no message is logged at debug, and the next one counts."""
     connection, peer = linked
     caplog.set_level(logging.DEBUG, "lmstudio.connection")
@@ -154,7 +154,10 @@ def test_odd_messages_harm_nothing(linked, caplog):
     peer.text(result(number, 1))
 
     assert [End("result", 1)] == mailbox.get(PATIENCE)
-    assert len(odd) == sum(r.message.startswith("stray: ") for r in caplog.records)
+    worker.settle(PATIENCE)
+    strays = [r for r in caplog.records if r.message.startswith("stray: ")]
+    assert len(odd) == len(strays)
+    assert {"lmstudio-worker"} == {r.threadName for r in strays}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_garbage_ends_the_connection(linked, payload):
     assert not connection.is_usable
 
 
-def test_a_failure_of_the_reader_is_heard(linked, caplog):
+def test_a_failure_of_the_reader_is_heard(linked, worker, caplog):
     """Even an error of our own in the reader releases those who wait."""
     connection, peer = linked
     mailbox = Mailbox()
@@ -195,6 +198,7 @@ def test_a_failure_of_the_reader_is_heard(linked, caplog):
         peer.text({})
         (end,) = mailbox.get(PATIENCE)
         connection.close()
+        worker.settle(PATIENCE)
 
     assert ("lost", "TypeError") == (end.how, end.body.partition(":")[0])
     assert ["the reader of llm failed"] == [r.message for r in caplog.records]
@@ -246,26 +250,20 @@ def test_close_releases_all_and_may_be_repeated(linked):
 
 
 def test_the_reader_may_close_its_own_connection(linked):
-    """A log handler that closes the client from the reader's thread does not hang."""
+    """A close on the reader's thread, as by a finalizer of anything, does not hang."""
     connection, peer = linked
     closed = threading.Event()
 
-    class Handler(logging.Handler):
-        def emit(self, record):
-            if threading.current_thread() is connection._reader:
+    class Closing(Mailbox):
+        def put(self, items):
+            if not closed.is_set():
+                assert threading.current_thread() is connection._reader
                 connection.close("enough")
                 closed.set()
 
-    logger = logging.getLogger("lmstudio.connection")
-    handler, level = Handler(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        peer.text({"type": "stray"})
-        assert closed.wait(PATIENCE)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    number = connection.open("rpc", "version", None, Closing())
+    peer.text(result(number, 1))
+    assert closed.wait(PATIENCE)
 
 
 class Sends:
@@ -485,6 +483,7 @@ def test_what_is_logged(server, worker, caplog):
         connection = open_to(server, worker)
         connection.open("rpc", "version", None, Mailbox())
         connection.close()
+        worker.settle(PATIENCE)
 
     said = [(r.levelname, r.message) for r in caplog.records]
     assert ("INFO", f"connected to ws://{server.host}/llm") == said[0]

@@ -14,6 +14,7 @@ import weakref
 import pytest
 
 from lmstudio import worker as module
+from lmstudio.errors import LMStudioRuntimeError
 from lmstudio.worker import Worker
 
 PATIENCE = 5.0
@@ -281,3 +282,20 @@ def test_threads_that_outlive_who_starts_them_take_no_context_of_it():
     assert "" == done.stderr
     others = dict.fromkeys(("worker", "apart", "callback"), "nobody's")
     assert str({"plain": "the starter's", **others}) == done.stdout.strip()
+
+
+def test_no_thread_left(monkeypatch):
+    """Where the system has no more threads the error is ours, and later it works."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    worker, ran = Worker("lmstudio-test"), threading.Event()
+    worker.soon(ran.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(LMStudioRuntimeError, match=r"new thread\. Close"):
+            worker.start()
+    worker.start()
+    assert ran.wait(PATIENCE)
+    worker.stop(wait=PATIENCE)
