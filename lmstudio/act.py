@@ -18,6 +18,7 @@ from .actresult import (
 )
 from .arguments import checked_seconds
 from .errors import LMStudioError, LMStudioRuntimeError, LMStudioTimeoutError
+from .forks import renew_locks
 from .rounds import Rounds
 from .toolcalls import ToolCall
 from .wire.llm import Message, PredictionStats
@@ -98,6 +99,17 @@ class ActRun(_Answer):
         self._rounds = rounds
         # Stands for it in contexts: those may outlive it, and its `id` is free then.
         self._mark = object()
+        renew_locks(self)
+
+    def after_fork(self) -> None:
+        """Replace what threads of the parent process may hold; see `forks`."""
+        rounds = self._rounds
+        if rounds.turns.after_fork() and rounds.outcome is None:
+            # Calls of tools are done once: nobody knows how far that thread was.
+            rounds.outcome = LMStudioRuntimeError(
+                "the process was forked while another thread worked on this run;"
+                " start a new one"
+            )
 
     def __iter__(self) -> Iterator[RoundFragment]:
         """Yield the text of all rounds as it arrives, from the first.

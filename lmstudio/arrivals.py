@@ -190,6 +190,10 @@ class Arrivals:
             if turn.get(TURN) == me:
                 self._turns.leave()
 
+    def after_fork(self) -> None:
+        """Whoever took for all is not here; what it had in hand is."""
+        self._turns.after_fork()
+
     def prompt_share(self) -> float | None:
         """Take over from the bar: how far the prompt is; None if there is no bar."""
         if self._watch.bar is None:

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from .errors import (
     LMStudioValueError,
     LMStudioWebsocketError,
 )
+from .forks import FORKED
 from .mailbox import Mailbox
 from .protocol.client import (
     ClientProtocol,
@@ -80,6 +81,8 @@ class Connection:
         self._unsent: set[int] = set()
         self._ended: str | None = None  # the reason, once there is one
         self._finished = False  # all who waited then have been told
+        # To whom the reader is handing something, for a fork in the middle of it.
+        self._delivering: Sequence[Mailbox] = ()
         # Guards the five attributes above. Never held across a send or a wait:
         # the reader takes it, and a reader stuck behind a sender stops reading.
         self._state = threading.Lock()
@@ -244,11 +247,11 @@ class Connection:
         is taken, and the socket is freed without a word to the server.
         """
         self._state = threading.Lock()
-        self._ended = reason = "the process was forked; make a new request"
+        self._ended = FORKED
         self._transport.forsake()
         waiting, self._mailboxes = self._mailboxes, {}
-        for mailbox in waiting.values():
-            mailbox.put([End("lost", reason)])
+        for mailbox in (*waiting.values(), *self._delivering):
+            mailbox.forsake()
 
     def _send(self, message: Message) -> None:
         try:
@@ -312,10 +315,12 @@ class Connection:
             received = self._protocol.receive(messages)
             mailboxes = self._mailboxes
             batches = [(mailboxes[n], batch) for n, batch in received.batches.items()]
+            self._delivering = [mailbox for mailbox, _ in batches]
             for number in received.ended:
                 del mailboxes[number]
         for mailbox, batch in batches:
             mailbox.put(batch)
+        self._delivering = ()
         if received.strays and log.isEnabledFor(logging.DEBUG):
             for stray in received.strays:
                 _tell(self._worker, logging.DEBUG, "stray: %s", f"{stray!r:.200}")
@@ -329,10 +334,12 @@ class Connection:
             self._ended = reason = self._ended or reason
             self._finished = True
             waiting, unsent = self._mailboxes, self._unsent
+            self._delivering = [*waiting.values()]
             self._mailboxes = {n: waiting.pop(n) for n in unsent if n in waiting}
             self._protocol.end(reason)
         for mailbox in waiting.values():
             mailbox.put([End("lost", reason)])
+        self._delivering = ()
         self._transport.dispose()
         said = "connection %s ended: %s"
         _tell(self._worker, logging.INFO, said, self.namespace, reason)

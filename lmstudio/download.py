@@ -15,7 +15,9 @@ from .errors import (
     LMStudioError,
     LMStudioRuntimeError,
     LMStudioTimeoutError,
+    LMStudioWebsocketError,
 )
+from .forks import FORKED, renew_locks
 from .mailbox import Mailbox
 from .progress import Bar
 from .protocol.client import Batch, End
@@ -87,6 +89,7 @@ class _Packets:
         self._seen: DownloadProgress | None = None  # the last of them
         self._outcome: str | LMStudioError | None = None
         self._stopping: float | None = None  # when cancel() was called
+        renew_locks(self)
 
     def start(self, bar: Bar | None, shares: Callable[[float], object] | None) -> None:
         """Send the request.
@@ -108,6 +111,12 @@ class _Packets:
         except BaseException:  # Ctrl-C above all: the request may be on its way
             self._channel.abandon()
             raise
+
+    def after_fork(self) -> None:
+        """Replace what threads of the parent process may hold; see `forks`."""
+        if self._turns.after_fork() and self._outcome is None:
+            # That thread may have had the last packet in hand.
+            self._outcome = LMStudioWebsocketError(self._channel.address, FORKED)
 
     def _take_turn(self, left: float | None) -> None:
         """Take what comes next. Whatever goes wrong here stops the download."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         def after_fork(self) -> object:
             """Replace them. Runs in the child, and must take none of them."""
 
+
 #: Why requests of the parent process end in its child.
 FORKED = "the process was forked; make a new request"
 

@@ -6,7 +6,8 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .protocol.client import Batch
+from .forks import FORKED
+from .protocol.client import Batch, End
 
 #: Seconds after which a waiting thread looks up, so that Ctrl-C works on systems
 #: where waiting for a lock can't be interrupted.
@@ -35,6 +36,10 @@ class Mailbox:
         """Deliver packets in order; the last one ever is an `End`."""
         self.heard = time.monotonic()
         self._queue.put(batch)
+
+    def forsake(self) -> None:
+        """The request is the parent process's: its end, in a child after a fork."""
+        self.put([End("lost", FORKED)])
 
     def pending(self) -> Any:
         """What still wants to be waited for when its client's block is left; or None.

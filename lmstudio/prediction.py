@@ -20,6 +20,7 @@ from .errors import (
     LMStudioPredictionError,
     LMStudioTimeoutError,
 )
+from .forks import renew_locks
 from .mailbox import Mailbox
 from .protocol.client import Batch, End
 from .result import Fragment, PredictionResult
@@ -179,7 +180,35 @@ class _Shown(_Answer[T]):
         return self._arrivals.prompt_share()
 
 
-class Prediction(_Shown[T], Future[PredictionResult[T]]):
+class _Settled(_Shown[T], Future[PredictionResult[T]]):
+    """The step to done, and its locks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outcome: Outcome | None = None
+        # Guards _outcome, _stopping and the step to done. Held for a moment only:
+        # the reader takes it. Reentrant for signal handlers that cancel.
+        self._settling = threading.RLock()
+
+    def after_fork(self) -> None:
+        """Replace what threads of the parent process may hold; see `forks`."""
+        self._settling, self._condition = threading.RLock(), threading.Condition()
+        for waiter in self._waiters:  # of `as_completed`, perhaps of this very thread
+            if hasattr(waiter, "lock"):
+                waiter.lock = threading.Lock()
+        self._arrivals.after_fork()
+        if self._outcome is not None and not self.done():
+            self._announce(self._outcome)  # whoever was about to is not here
+
+    def _announce(self, outcome: Outcome) -> None:
+        if isinstance(outcome, LMStudioError):
+            self.set_exception(outcome)
+        else:
+            # The result itself is made by whoever asks for it.
+            self.set_result(None)  # type: ignore[arg-type]  # only wakes the waiters
+
+
+class Prediction(_Settled[T]):
     """Text being generated: iterate over it, wait for its result, or cancel it.
 
     It goes on whether or not anyone iterates. Iterating again, or from another thread,
@@ -206,14 +235,11 @@ class Prediction(_Shown[T], Future[PredictionResult[T]]):
         self._stopping = False  # cancel() was called
         self._looked = False  # somebody has met the outcome
         self._iterated = False  # somebody has begun to
-        self._outcome: Outcome | None = None
         self._result: PredictionResult[T] | None = None
-        # Guards _outcome, _stopping and the step to done. Held for a moment only:
-        # the reader takes it. Reentrant for signal handlers that cancel.
-        self._settling = threading.RLock()
         self.set_running_or_notify_cancel()
         self._inbox = _Inbox(self)
         self._arrivals = Arrivals(self._inbox, watch)
+        renew_locks(self)
         self._channel = make_channel(self._inbox)
         try:
             self._channel.open()
@@ -359,11 +385,7 @@ class Prediction(_Shown[T], Future[PredictionResult[T]]):
             if self._outcome is not None:
                 return
             self._outcome = outcome
-        if isinstance(outcome, LMStudioError):
-            self.set_exception(outcome)
-        else:
-            # The result itself is made by whoever asks for it.
-            self.set_result(None)  # type: ignore[arg-type]  # only wakes the waiters
+        self._announce(outcome)
 
     def _failure(self, end: End) -> LMStudioError:
         """The error of a channel that ended before the success."""

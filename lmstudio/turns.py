@@ -99,6 +99,22 @@ class Turns:
             finally:
                 self._waiting -= 1
 
+    def after_fork(self) -> bool:
+        """Start anew in a child process, where only the thread is that forked.
+
+        The owner has it called; see `forks.renew_locks`.
+
+        Returns:
+            Whether another thread worked, and so left its work in the middle.
+        """
+        self.news = threading.Condition()
+        self._waiting = 0
+        found = self.holder.get(TURN)
+        is_left = found is not None and found != threading.get_ident()
+        if is_left:
+            self.holder.clear()
+        return is_left
+
     def tell(self) -> None:
         """Wake those who wait: there is news for them, and the work may go on."""
         with self.news:

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import lmstudio
+from hub_server import model_bytes
 from lmstudio import LMStudioClient
-from lmstudio.testing import AWAIT_CANCEL
+from lmstudio.server.runner import serve
+from lmstudio.testing import AWAIT_CANCEL, tool_call
+from lmstudio.testing.engine import ScriptedEngine, Scripts
 from scripts import is_cancel, run
 
 PATIENCE = 30.0
@@ -115,6 +118,290 @@ def test_forks_in_the_middle_of_traffic(fake):
     """Whatever locks other threads hold when the process forks, the child works."""
     program = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
     assert (0, "done\n", "") == run(program + FORK_IN_TRAFFIC, fake)
+
+
+#: Threads hold each of these locks while the process forks.
+FORK_UNDER_LOCKS = """
+import concurrent.futures, os, signal, threading
+signals = lms.Signal()
+prediction = model.respond("slow", signal=signals)
+assert "text" == next(iter(prediction))
+logs = client.diagnostics.stream_logs()
+called = []
+prediction.add_done_callback(called.append)
+
+def completed():
+    list(concurrent.futures.as_completed([prediction]))
+waiting = threading.Thread(target=completed)
+waiting.start()
+while not prediction._waiters:
+    pass
+reading, writing = os.pipe()
+connections = client._session._connections
+held = [
+    prediction._condition, prediction._settling, prediction._arrivals._turns.news,
+    prediction._waiters[0].lock, signals._adding, client._session._state,
+    connections["llm"]._transport._ending,
+    connections["llm"]._state, connections["diagnostics"]._state,
+    client._session.worker._starting, client._session._callbacks._starting,
+]
+holding, done = threading.Barrier(len(held) + 1), threading.Event()
+def hold(lock):
+    with lock:
+        holding.wait()
+        done.wait()
+threads = [threading.Thread(target=hold, args=[lock]) for lock in held]
+for thread in threads:
+    thread.start()
+holding.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)  # ends a child that hangs
+    try:
+        prediction.result()
+    except lms.LMStudioWebsocketError as error:
+        print(error.partial, "forked" in str(error), prediction.done())
+    later = threading.Event()
+    prediction.add_done_callback(lambda same: later.set())
+    assert later.wait(5), "a done callback of the child"
+    prediction.cancel()
+    prediction._channel.forget()
+    logs.close()
+    fresh, later = model.respond("child", signal=signals), threading.Event()
+    fresh.add_done_callback(lambda same: later.set())
+    print(fresh.content)
+    assert later.wait(5), "a done callback of the child"
+    client.close()
+    print(called, flush=True)
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+done.set()
+for thread in threads:
+    thread.join()
+prediction.cancel()
+waiting.join()
+print(status, prediction.content)
+"""
+
+
+@pytest.mark.slow
+@needs_fork
+def test_a_fork_while_other_threads_hold_locks(fake):
+    """In the child nobody holds them, and predictions of the parent end there.
+
+    Done callbacks of the parent are called in the parent, those of the child there.
+    """
+    fake.reply(["text", AWAIT_CANCEL], when="slow")
+
+    assert (0, "text True True\nchild\n[]\n0 text\n", "") == run(FORK_UNDER_LOCKS, fake)
+
+
+FORK_IN_A_TURN = """
+import os, signal, threading
+reached, opened = threading.Event(), threading.Event()
+child = None
+
+def in_child(ask):
+    signal.alarm(10)  # ends a child that hangs
+    try:
+        ask()
+    except lms.LMStudioError as error:
+        print(type(error).__name__, "forked" in str(error), error.partial, flush=True)
+    os._exit(0)
+
+def halt(*news):
+    reached.set()
+    opened.wait()
+
+def fork(*news):
+    global child
+    child = os.fork()
+
+def tool() -> str:
+    "Say something."
+    halt()
+    return "something"
+
+def work():
+    {work}
+
+thread = threading.Thread(target=work)
+{before}
+if child == 0:
+    in_child({ask})
+status = os.waitpid(child, 0)[1]
+opened.set()
+{after}
+thread.join()
+print(status, {result})
+"""
+
+OTHER_THREAD = "thread.start(); reached.wait(); fork()"
+#: Who works while the process forks: what it does, what happens before the child asks,
+#: what that asks, what the parent does then, and what it gets.
+TURNS = {
+    "iterating": (
+        "[halt() for piece in prediction]",
+        'prediction = model.respond("slow"); next(iter(prediction)); ' + OTHER_THREAD,
+        "prediction.result",
+        "prediction.cancel()",
+        "prediction.content",
+    ),
+    "waiting": (
+        "prediction.result()",
+        """
+prediction = model.respond("slow"); next(iter(prediction)); thread.start()
+while not prediction._arrivals._turn:
+    pass
+fork()""",
+        "prediction.result",
+        "prediction.cancel()",
+        "prediction.content",
+    ),
+    "calling back": (
+        "prediction.result()",
+        'prediction = model.respond("slow", on_fragment=halt); ' + OTHER_THREAD,
+        "prediction.result",
+        "prediction.cancel()",
+        "prediction.content",
+    ),
+    "the one that forks": (
+        "pass",
+        """
+prediction = model.respond("slow", on_fragment=fork); next(iter(prediction))
+thread.start()""",
+        "prediction.result",
+        "prediction.cancel()",
+        "prediction.content",
+    ),
+    "calling a tool": (
+        "going.result()",
+        'going = model.act("tool", [tool], wait=False); ' + OTHER_THREAD,
+        "going.result",
+        "",
+        "going.result().content",
+    ),
+    "downloading": (
+        "download.result()",
+        """
+download = client.repository.download("acme/Tiny-GGUF", on_progress=halt, wait=False)
+"""
+        + OTHER_THREAD,
+        "download.result",
+        "",
+        "download.result()",
+    ),
+}
+LOST = "LMStudioWebsocketError True"
+#: What the child gets, and then the parent.
+OUTCOMES = {
+    "calling a tool": "LMStudioRuntimeError True \n0 done\n",
+    "downloading": f"{LOST} \n0 tiny\n",
+}
+
+
+def forked_in_a_turn(who, server):
+    """Run the program of one row: its exit code, output and errors."""
+    names = ("work", "before", "ask", "after", "result")
+    program = FORK_IN_A_TURN
+    for name, part in zip(names, TURNS[who], strict=True):
+        program = program.replace(f"{{{name}}}", part)
+    return run(program, server)
+
+
+@pytest.mark.slow
+@needs_fork
+@pytest.mark.parametrize("who", [who for who in TURNS if who != "downloading"])
+def test_a_fork_while_a_thread_works_for_all(fake, who):
+    """The child waits for no thread that is not there; what was asked for is lost."""
+    fake.reply(["text", AWAIT_CANCEL], when="slow")
+    fake.reply([tool_call("tool", {})], when="tool")
+    fake.reply("done")
+    expected = OUTCOMES.get(who, f"{LOST} text\n0 text\n")
+
+    assert (0, expected, "") == forked_in_a_turn(who, fake)
+
+
+@pytest.mark.slow
+@needs_fork
+def test_a_fork_while_a_thread_downloads(tmp_path, hub):
+    """So it is with a download, which goes on in the parent."""
+    hub.add("acme/Tiny-GGUF", {"Tiny.Q4_K_M.gguf": model_bytes(size=300_000)})
+    engine = ScriptedEngine(Scripts())
+    with serve(port=0, models_dir=tmp_path / "models", engine=engine) as server:
+        server.host = server.url
+        outcome = forked_in_a_turn("downloading", server)
+
+    assert (0, OUTCOMES["downloading"], "") == outcome
+
+
+FORK_WHILE_DELIVERING = """
+import os, signal, threading
+from lmstudio.prediction import _Inbox
+reached, opened, parent = threading.Event(), threading.Event(), os.getpid()
+put = _Inbox.put
+
+def halted(inbox, batch):
+    if os.getpid() == parent:
+        reached.set()
+        opened.wait()
+    put(inbox, batch)
+
+_Inbox.put = halted
+prediction = model.respond("hello")
+assert reached.wait(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(10)  # ends a child that hangs
+    try:
+        prediction.result()
+    except lms.LMStudioWebsocketError as error:
+        print("forked" in str(error), prediction.done(), flush=True)
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+opened.set()
+print(status, prediction.content)
+"""
+
+
+@pytest.mark.slow
+@needs_fork
+def test_a_fork_while_the_reader_delivers(fake):
+    """What it had in hand for a request ends in the child as well."""
+    assert (0, "True True\n0 hello\n", "") == run(FORK_WHILE_DELIVERING, fake)
+
+
+FORK_WHILE_SETTLING = """
+import os, signal, threading
+from concurrent.futures import Future
+reached, opened, parent = threading.Event(), threading.Event(), os.getpid()
+settle = lms.Prediction.set_result
+
+def halted(prediction, result):
+    if os.getpid() == parent:
+        reached.set()
+        opened.wait()
+    settle(prediction, result)
+
+lms.Prediction.set_result = halted
+prediction = model.respond("hello")
+assert reached.wait(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(10)  # ends a child that hangs
+    print(prediction.done(), flush=True)
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+opened.set()
+print(status, prediction.content)
+"""
+
+
+@pytest.mark.slow
+@needs_fork
+def test_a_fork_while_the_end_is_told(fake):
+    """A prediction whose outcome is known is done in the child."""
+    assert (0, "True\n0 hello\n", "") == run(FORK_WHILE_SETTLING, fake)
 
 
 FORK_PARENTS_EXIT = """
