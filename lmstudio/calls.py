@@ -91,17 +91,26 @@ class Channel:
         self._session = session
         self._parameter = parameter
 
-    def open(self) -> None:
+    def open(self, deadline: float | None = None, silence: float | None = None) -> None:
         """Send the request.
 
+        Args:
+            deadline: `time.monotonic` until which it must be out; None waits for long.
+            silence: Seconds of connecting, and of sending without a byte of it taken,
+                after which it is given up.
+
         Raises:
+            LMStudioTimeoutError: The time is over; the message is for putting into
+                another one. The owner has to `abandon` the channel.
             LMStudioWebsocketError: The connection can't be made, or broke.
             LMStudioValueError: The parameter has no JSON form.
         """
         row, parameter = self.endpoint, self._parameter
         self._parameter = None  # it may be large
         body = None if parameter is None else unstructure(parameter)
-        self._session.open(row.namespace, "channel", row.name, body, self._mailbox)
+        self._session.open(
+            row.namespace, "channel", row.name, body, self._mailbox, deadline, silence
+        )
 
     @property
     def _request(self) -> tuple[Connection, int] | None:
@@ -183,7 +192,9 @@ def call(
 
     Args:
         parameter: A wire model, or None.
-        timeout: Seconds to wait for the answer; None waits for ever.
+        timeout: Seconds to wait for the answer, connecting and sending included; while
+            the server takes a long message, it begins anew with each part. None waits
+            for ever.
 
     Raises:
         LMStudioServerError: The server answered with an error.
@@ -257,7 +268,7 @@ def _ask_all(
             if len(waiting) == IN_FLIGHT:
                 take()
             waiting.append(_Asked(session, row, unstructure(parameter)))
-            waiting[-1].send()
+            waiting[-1].send(timeout)
         while waiting:
             take()
     finally:
@@ -293,7 +304,7 @@ def call_each(
         for (namespace, _), one in zip(asked, waiting, strict=True):
             try:
                 if namespace not in lost:
-                    one.send()
+                    one.send(max(0.0, deadline - time.monotonic()))
             except LMStudioError as exc:
                 lost[namespace] = exc
         for (namespace, _), one in zip(asked, waiting, strict=True):
@@ -319,17 +330,33 @@ class _Asked:
         self._body = body
         self._mailbox = Mailbox()
 
-    def send(self) -> None:
-        """Send the request. Who is interrupted in it has to `forget`."""
+    def send(self, limit: float | None) -> None:
+        """Send the request. Who is interrupted in it has to `forget`.
+
+        Args:
+            limit: Seconds of connecting, and of sending without a byte of it taken,
+                after which it is given up; None waits for long.
+        """
         row, body, self._body = self._row, self._body, None
-        self._session.open(row.namespace, "rpc", row.name, body, self._mailbox)
+        try:
+            self._session.open(
+                row.namespace, "rpc", row.name, body, self._mailbox, None, limit
+            )
+        except LMStudioTimeoutError as exc:
+            assert limit is not None
+            raise LMStudioTimeoutError(
+                f"{row.name}: no answer within {limit:g} s ({exc})"
+            ) from None
 
     def answer(self, timeout: float | None) -> Any:
         """Send it if need be, and wait for the result, structured; see `call`."""
+        mailbox, left = self._mailbox, timeout
         try:
-            if self._mailbox.request is None:
-                self.send()
-            batch = self._mailbox.get(timeout)
+            if mailbox.request is None:
+                self.send(timeout)
+                if timeout is not None:  # from the call on, or the last byte taken
+                    left = mailbox.heard + timeout - time.monotonic()
+            batch = mailbox.get(left)
         except BaseException:  # Ctrl-C above all
             self.forget()
             raise

@@ -16,6 +16,7 @@ from .errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionError,
     LMStudioRuntimeError,
+    LMStudioTimeoutError,
     LMStudioValueError,
     LMStudioWebsocketError,
 )
@@ -29,7 +30,8 @@ from .protocol.client import (
     auth_packet,
     auth_refusal,
 )
-from .transport import Transport, TransportEnded, explain, failure_kind
+from .sender import TransportEnded, Unsent
+from .transport import Transport, explain, failure_kind
 from .worker import Worker, apart
 
 log = logging.getLogger("lmstudio.connection")
@@ -41,8 +43,8 @@ DEAD_AFTER = 25.0
 #: Pings that must have been in vain. A process that was stopped for a while finds a
 #: long silence when it goes on, and the answers behind it.
 PINGS = 3
-#: Seconds until a ping is answered whose answer met a busy sender.
-PONG_AGAIN = 0.25
+#: Seconds until it is tried again to send what nobody waits for.
+FLUSH_AGAIN = 0.02
 #: Bytes of a message, at most: servers end the whole connection over a larger one.
 #: Source: docs/wire/messages.md.
 LARGEST_MESSAGE = 100 * 1024 * 1024
@@ -147,7 +149,11 @@ class Connection:
             early: What came in one packet with the answer to the credentials.
         """
         self._early = early
-        self._transport.ready(self._on_ping)
+        soon = self._worker.soon
+        self._transport.ready(
+            on_ping=lambda data: soon(partial(self._pong, data)),
+            on_rest=lambda: _again(self._worker, self._flush),
+        )
         try:
             self._worker.start()
             self._reader.start()
@@ -163,12 +169,27 @@ class Connection:
         """Whether requests can still be sent."""
         return self._ended is None
 
-    def open(self, kind: Kind, endpoint: str, parameter: Any, mailbox: Mailbox) -> int:
+    def open(
+        self,
+        kind: Kind,
+        endpoint: str,
+        parameter: Any,
+        mailbox: Mailbox,
+        deadline: float | None = None,
+        silence: float | None = None,
+    ) -> int:
         """Send a request; returns its number. Replies go to the mailbox.
 
-        After Ctrl-C the mailbox's `request` says what its owner has to give up.
+        After Ctrl-C, and when the time is over, the mailbox's `request` says what its
+        owner has to give up.
+
+        Args:
+            deadline: `time.monotonic` until which it must be out; None waits for long.
+            silence: Seconds without a byte of it taken after which it is given up.
 
         Raises:
+            LMStudioTimeoutError: The time is over; the message is for putting into
+                another one.
             LMStudioValueError: It is too large for a message; nothing was sent.
             LMStudioWebsocketError: The connection is over; nothing was sent.
         """
@@ -181,11 +202,18 @@ class Connection:
             self._unsent.add(number)
             _, message = self._protocol.open(kind, endpoint, parameter, number)
         try:
-            self._send(message)
+            moved = self._send(message, deadline, silence)
+        except Unsent as exc:
+            if not exc.is_begun:
+                self.forget(number)
+                mailbox.request = None
+            raise LMStudioTimeoutError(f"still sending to {self.address.url}") from None
         except Exception:  # the server has not got it
             self.forget(number)
             mailbox.request = None
             raise
+        if moved:  # it took its time, and that was no silence
+            mailbox.heard = max(mailbox.heard, moved)
         with self._state:
             self._unsent.discard(number)
             late = self._mailboxes.pop(number, None) if self._finished else None
@@ -202,13 +230,15 @@ class Connection:
     def send_packet(self, number: int, body: Any) -> None:
         """Send a packet on an open channel; nothing once the channel has ended.
 
+        It never waits: what does not go now is sent by the worker.
+
         Raises:
             LMStudioWebsocketError: The connection is over.
         """
         with self._state:
             message = self._protocol.packet(number, body)
         if message is not None:
-            self._send(message)
+            self._send(message, waits=False)
 
     def forget(self, number: int) -> None:
         """Expect nothing more for a request; what still comes is dropped."""
@@ -253,7 +283,14 @@ class Connection:
         for mailbox in (*waiting.values(), *self._delivering):
             mailbox.forsake()
 
-    def _send(self, message: Message) -> None:
+    def _send(
+        self,
+        message: Message,
+        deadline: float | None = None,
+        silence: float | None = None,
+        *,
+        waits: bool = True,
+    ) -> float:
         try:
             payload = _encode(message).encode()
         except (TypeError, ValueError, RecursionError) as exc:
@@ -265,20 +302,33 @@ class Connection:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s <- %.200r", self.namespace, payload)
         try:
-            self._transport.send(payload)
+            if waits:
+                return self._transport.send(payload, deadline, silence)
+            self._transport.post(payload)
+            return 0.0
         except TransportEnded as exc:
-            with self._state:  # at once, so that nobody tries this connection again
-                self._ended = reason = self._ended or str(exc)
-            raise LMStudioWebsocketError(self.address.url, reason) from exc
+            raise self._broken(exc) from exc
 
-    def _on_ping(self, data: bytes) -> None:
-        self._worker.soon(partial(self._pong, data))
+    def _broken(self, exc: TransportEnded) -> LMStudioWebsocketError:
+        """The error of a send that failed. Nobody tries this connection again."""
+        with self._state:
+            self._ended = reason = self._ended or str(exc)
+        return LMStudioWebsocketError(self.address.url, reason)
+
+    def _flush(self) -> None:
+        """Send what nobody waits for, or not any more. Runs on the worker."""
+        try:
+            if not self._transport.flush():
+                _again(self._worker, self._flush)
+        except TransportEnded as exc:
+            self._broken(exc)
 
     def _pong(self, data: bytes) -> None:
-        """Answer a ping, later if a sender is busy. Runs on the worker."""
-        if not self._transport.pong(data) and self._ended is None:
-            later = time.monotonic() + PONG_AGAIN
-            self._worker.at(later, partial(self._pong, data))
+        """Answer a ping. Runs on the worker."""
+        try:
+            self._transport.pong(data)
+        except TransportEnded as exc:
+            self._broken(exc)
 
     def _read(self) -> None:
         """Route messages until the socket ends. Body of the reader thread."""
@@ -357,8 +407,12 @@ class Connection:
                 self._ended = self._ended or f"no sign of life for {silent:.0f} s"
             self._transport.close()
             return
-        elif self._transport.ping():
-            self._pings += 1
+        else:
+            try:
+                self._pings += self._transport.ping()
+            except TransportEnded as exc:
+                self._broken(exc)
+                return
         next_look = max(self._transport.heard + PING_AFTER, now + PING_AFTER / 4)
         self._worker.at(next_look, self._check_life)
 
@@ -366,6 +420,10 @@ class Connection:
 def _tell(worker: Worker, level: int, said: str, *rest: str, **more: Any) -> None:
     """Have the worker log something: handlers may wait, and the reader must not."""
     worker.soon(partial(log.log, level, said, *rest, **more))
+
+
+def _again(worker: Worker, job: Callable[[], None]) -> None:
+    worker.at(time.monotonic() + FLUSH_AGAIN, job)
 
 
 def _too_large(message: Message, size: int) -> str:

@@ -105,11 +105,13 @@ class _Packets:
         self._bar, self._shares = bar, shares
         self._check()
         try:
-            self._channel.open()
+            self._channel.open(self._deadline)
             if isinstance(self._signal, Signal):
                 self._signal.listen(self._wake)
-        except BaseException:  # Ctrl-C above all: the request may be on its way
+        except BaseException as exc:  # Ctrl-C: the request may be on its way
             self._channel.abandon()
+            if isinstance(exc, LMStudioTimeoutError):
+                raise LMStudioTimeoutError(f"{self._late()} ({exc})") from None
             raise
 
     def after_fork(self) -> None:
@@ -166,9 +168,11 @@ class _Packets:
             raise self._cancelled()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise LMStudioTimeoutError(
-                f"{self.identifier} was not downloaded within {self._timeout:g} s;"
-                " the next download continues it"
+                f"{self._late()}; the next download continues it"
             )
+
+    def _late(self) -> str:
+        return f"{self.identifier} was not downloaded within {self._timeout:g} s"
 
     def _patience(self, left: float | None) -> float | None:
         """Seconds until something else than a packet is to be looked at."""

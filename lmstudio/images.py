@@ -10,7 +10,13 @@ import attrs
 
 from .arguments import checked_name
 from .calls import call
-from .errors import LMStudioOSError, LMStudioTypeError, LMStudioValueError, shown
+from .errors import (
+    LMStudioOSError,
+    LMStudioTimeoutError,
+    LMStudioTypeError,
+    LMStudioValueError,
+    shown,
+)
 from .parts import PendingImage
 from .session import Session
 from .wire.files import IMAGES, FileHandle, UploadedFile, UploadFile, kind_of
@@ -187,7 +193,12 @@ def upload(session: Session, image: Image, call_time: float | None) -> FileHandl
         call_time: Seconds to wait for the answer; None waits for ever.
     """
     # With the connection the server may forget the file: it is then sent again.
-    memory = session.connection("files").memory
+    try:
+        memory = session.connection("files", silence=call_time).memory
+    except LMStudioTimeoutError as exc:
+        raise LMStudioTimeoutError(
+            f"uploadFileBase64: no answer within {call_time:g} s ({exc})"
+        ) from None
     key = "upload", _digest(image.content)
     sent: UploadedFile | None = memory.get(key)
     if sent is None:

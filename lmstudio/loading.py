@@ -113,7 +113,7 @@ class Load:
         self._left()
         channel = Channel(self._session, self._row, self.parameter, self._inbox)
         try:
-            channel.open()
+            self._open(channel)
             if isinstance(self._signal, Signal):
                 self._signal.listen(self._wake)
             info = self._wait(channel)
@@ -125,6 +125,17 @@ class Load:
             self._close_bar()
             self._stop(channel)
             raise
+
+    def _open(self, channel: Channel) -> None:
+        limit = self._timeout
+        try:
+            channel.open(None if limit is None else self._started + limit)
+        except LMStudioTimeoutError as exc:
+            channel.abandon()  # a server that takes nothing will not say it is over
+            self._inbox.is_over = True
+            raise LMStudioTimeoutError(
+                f"{self._row.name}: not loaded within {limit:g} s ({exc})"
+            ) from None
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -241,9 +241,9 @@ class Prediction(_Settled[T]):
         self._arrivals = Arrivals(self._inbox, watch)
         renew_locks(self)
         self._channel = make_channel(self._inbox)
+        self._guard = _Guard(self, watch)
         try:
-            self._channel.open()
-            self._guard = _Guard(self, watch)
+            self._guard.open(self._channel)
             self._guard.start()
         except BaseException:  # Ctrl-C above all: the request may be on its way
             self._channel.abandon()
@@ -512,6 +512,22 @@ class _Guard:
         self._signal = watch.signal
         self._worker = prediction._session.worker
         self._started = time.monotonic()
+
+    def open(self, channel: Channel) -> None:
+        """Send the request, in the time that there is for it.
+
+        Raises:
+            LMStudioTimeoutError: It took too long.
+        """
+        limit, idle = self._timeout, self._idle_timeout
+        deadline = None if limit is None else self._started + limit
+        try:
+            channel.open(deadline, idle)
+        except LMStudioTimeoutError as exc:
+            what = f"no news from the server for {idle:g} s" if idle is not None else ""
+            if deadline is not None and time.monotonic() >= deadline:
+                what = f"not finished within {limit:g} s"
+            raise LMStudioTimeoutError(f"prediction: {what} ({exc})") from None
 
     def start(self) -> None:
         """Begin to watch, if there is anything to watch for."""

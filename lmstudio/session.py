@@ -9,6 +9,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -19,6 +20,7 @@ from .errors import (
     LMStudioConnectionError,
     LMStudioError,
     LMStudioRuntimeError,
+    LMStudioTimeoutError,
     LMStudioTypeError,
     LMStudioValueError,
     LMStudioWebsocketError,
@@ -89,20 +91,66 @@ def credentials(
     return identifier or f"guest:{uuid.uuid4()}", passkey or str(uuid.uuid4())
 
 
-@attrs.define
-class _Opening:
-    """The opening of one namespace's connection.
+@attrs.define(eq=False)
+class _Attempt:
+    """A connection that is being made, for all who want it.
 
     Attributes:
-        lock: Held while connecting, by one thread for all that want the connection.
-        failed_at: When it failed last, `time.monotonic`.
-        failure: How. For those only who waited for the lock then: each trying by
-            itself, the last of many threads would wait for all their time limits.
+        namespace: Whose it is.
+        is_over: Set when it is made, or has failed.
+        outcome: The connection, or why there is none; None when nobody tried.
     """
 
-    lock: threading.Lock = attrs.field(factory=threading.Lock)
-    failed_at: float = 0.0
-    failure: LMStudioError | None = None
+    namespace: str
+    is_over: threading.Event = attrs.field(factory=threading.Event)
+    outcome: Connection | BaseException | None = None
+
+    def begin(self, session: Session) -> None:
+        """Connect on a thread of its own: that of the caller can't be woken up.
+
+        Raises:
+            LMStudioConnectionError: The system has no more threads.
+        """
+        try:
+            apart(partial(self._connect, session), "lmstudio-connect").start()
+        except LMStudioRuntimeError as exc:
+            where, why = session.known_address, f"{exc.__cause__}"
+            error = LMStudioConnectionError(where, "resources", why, "")
+            raise discovery.diagnosed(error) from exc
+
+    def wait(self, session: Session, deadline: float | None) -> None:
+        """Wait for its end, or that of the client, or for the deadline."""
+        slice_ = CLOSED_SLICE
+        while True:
+            if deadline is not None:
+                slice_ = min(CLOSED_SLICE, deadline - time.monotonic())
+            if self.is_over.wait(max(0.0, slice_)):
+                return
+            session._check_open()
+            if slice_ <= 0:
+                where = session.known_address
+                raise LMStudioTimeoutError(f"still connecting to {where}")
+
+    def conclude(self, session: Session) -> None:
+        """It is over: who comes from now on makes another one."""
+        with session._state:
+            if session._attempts.get(self.namespace) is self:
+                del session._attempts[self.namespace]
+        self.is_over.set()
+
+    def _connect(self, session: Session) -> None:
+        """Connect, and keep the connection: whoever asked for it may be gone."""
+        namespace = self.namespace
+        try:
+            known = session._connections.get(namespace)  # made in the last moment
+            if known is None or not known.is_usable:
+                known = session._kept(namespace, session._reach(namespace))
+            self.outcome = known
+        except BaseException as exc:  # raised where it is waited for
+            self.outcome = exc
+        self.conclude(session)
+        # Tracebacks hold their frames, and must not hold themselves by these.
+        del self
 
 
 class Session:
@@ -122,9 +170,9 @@ class Session:
         # Guards changes of the maps and of `_closed`; looking needs no lock. Not held
         # while connecting.
         self._state = threading.Lock()
-        # One for each namespace, so that it is opened once and slow connecting in
-        # one does not hold up another.
-        self._opening: dict[str, _Opening] = {}
+        # By namespace, so that each is opened once and slow connecting in one does
+        # not hold up another. Begun by a single operation of the dict.
+        self._attempts: dict[str, _Attempt] = {}
         self.worker = Worker("lmstudio-worker")
         self._callbacks: Worker | None = None
         _sessions.add(self)
@@ -173,90 +221,71 @@ class Session:
         state = " closed" if self.is_closed else ""
         return f"<{type(owner).__name__} {self.known_address}{state}>"
 
-    def connection(self, namespace: str) -> Connection:
+    def connection(
+        self,
+        namespace: str,
+        deadline: float | None = None,
+        silence: float | None = None,
+    ) -> Connection:
         """The connection of a namespace, made now if there is no usable one.
+
+        Args:
+            deadline: `time.monotonic` until which it is waited for. Connecting goes on
+                then, for whoever wants it next.
+            silence: Seconds that it is waited for.
 
         Raises:
             LMStudioConnectionError: The server can't be reached; the error says why.
             LMStudioAuthenticationError: It refused the credentials.
+            LMStudioTimeoutError: The time is over; the message is for putting into
+                another one.
             LMStudioRuntimeError: The client is closed.
         """
         connection = self._connections.get(namespace)
         if connection is not None and connection.is_usable:
             return connection
-        asked = time.monotonic()
-        with self._state:
-            opening = self._opening.setdefault(namespace, _Opening())
-        with opening.lock:
+        if silence is not None:
+            until = time.monotonic() + silence
+            deadline = until if deadline is None else min(until, deadline)
+        while True:
             self._check_open()
-            connection = self._connections.get(namespace)
-            if connection is not None and connection.is_usable:
-                return connection
-            if opening.failure is not None and opening.failed_at >= asked:
-                raise opening.failure.fresh()
+            mine = _Attempt(namespace)
             try:
-                made = self._connect(namespace)
-            except LMStudioError as exc:
-                opening.failure = exc.fresh()
-                opening.failure.__cause__ = None  # its traceback holds much alive
-                opening.failed_at = time.monotonic()
+                attempt = self._attempts.setdefault(namespace, mine)
+                if attempt is mine:
+                    mine.begin(self)
+            except BaseException:  # no thread, or Ctrl-C: then others try themselves
+                mine.conclude(self)
                 raise
-            opening.failure = None
-            with self._state:
-                closed = self._closed
-                if not closed:
-                    self._connections[namespace] = made
-        if closed:
-            made.close()
-            self._check_open()
-        return made
+            attempt.wait(self, deadline)
+            outcome = attempt.outcome
+            try:
+                if isinstance(outcome, LMStudioError) and attempt is not mine:
+                    # Those who waited share the failure: each trying by itself, the
+                    # last of many threads would wait for all their time limits.
+                    raise outcome.fresh() from None
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if outcome is not None:
+                    return outcome
+            finally:
+                del attempt, mine, outcome
 
-    def _connect(self, namespace: str) -> Connection:
-        """Connect on a thread of its own, for that of the caller can't be woken up.
+    def _kept(self, namespace: str, made: Connection) -> Connection:
+        """Put a new connection into the map; the one to use.
 
         Raises:
             LMStudioRuntimeError: The client was closed meanwhile.
         """
-        made: list[Connection | BaseException] = []
-        is_made, is_given_up = threading.Event(), threading.Event()
-
-        def work() -> None:
-            try:
-                made.append(self._reach(namespace))
-            except BaseException as exc:  # raised where it is waited for
-                made.append(exc)
-            is_made.set()
-            if is_given_up.is_set():
-                _discard(made)
-
-        self._begin(work)
-        try:
-            while not is_made.wait(CLOSED_SLICE):
-                self._check_open()
-        except BaseException:  # closed, or Ctrl-C
-            is_given_up.set()
-            _discard(made)  # whichever of us comes second finds it
-            raise
-        outcome = made.pop()
-        try:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
-        finally:
-            del outcome  # its traceback holds this frame
-
-    def _begin(self, work: Callable[[], object]) -> None:
-        """Start the thread that connects.
-
-        Raises:
-            LMStudioConnectionError: The system has no more threads.
-        """
-        try:
-            apart(work, "lmstudio-connect").start()
-        except LMStudioRuntimeError as exc:
-            where, why = self.known_address, f"{exc.__cause__}"
-            error = LMStudioConnectionError(where, "resources", why, "")
-            raise discovery.diagnosed(error) from exc
+        with self._state:
+            known = self._connections.get(namespace)
+            if not self._closed and (known is None or not known.is_usable):
+                self._connections[namespace] = known = made
+        if known is not made:  # it is too late, after Ctrl-C in its opening perhaps
+            made.close()
+        self._check_open()
+        assert known is not None  # maps are emptied by closing only
+        return known
 
     def _reach(self, namespace: str) -> Connection:
         # Imported on first use: the websocket library brings ssl and takes its time.
@@ -286,21 +315,38 @@ class Session:
             raise (exc if exc.hint else discovery.diagnosed(exc)) from exc.__cause__
 
     def open(
-        self, namespace: str, kind: Kind, name: str, parameter: Any, mailbox: Mailbox
+        self,
+        namespace: str,
+        kind: Kind,
+        name: str,
+        parameter: Any,
+        mailbox: Mailbox,
+        deadline: float | None = None,
+        silence: float | None = None,
     ) -> tuple[Connection, int]:
         """Send a request over a working connection.
 
         A request that could not be sent whole is sent again over a new connection:
         the server has not seen it.
+
+        Args:
+            deadline: `time.monotonic` until which it must be out.
+            silence: Seconds of connecting, and of sending without a byte of it taken,
+                after which it is given up.
+
+        Raises:
+            LMStudioTimeoutError: As `connection`. Where the mailbox has a request,
+                part of it may be out, and it is to be given up.
         """
+        limits = (deadline, silence)
         try:
-            connection = self.connection(namespace)
-            return connection, connection.open(kind, name, parameter, mailbox)
+            connection = self.connection(namespace, *limits)
+            return connection, connection.open(kind, name, parameter, mailbox, *limits)
         except LMStudioConnectionError:
             raise
         except LMStudioWebsocketError:
-            connection = self.connection(namespace)
-            return connection, connection.open(kind, name, parameter, mailbox)
+            connection = self.connection(namespace, *limits)
+            return connection, connection.open(kind, name, parameter, mailbox, *limits)
 
     def again(self, ask: Callable[[], T]) -> T:
         """Do something that only reads, and once more if the connection broke."""
@@ -361,22 +407,11 @@ class Session:
     def after_fork(self) -> None:
         """Start afresh in a child process: threads and locks did not come along."""
         connections = self._connections
-        self._connections, self._opening = {}, {}
+        self._connections, self._attempts = {}, {}
         self._state = threading.Lock()
         self.worker, self._callbacks = Worker("lmstudio-worker"), None
         for connection in connections.values():
             connection.forsake()
-
-
-def _discard(made: list[Connection | BaseException]) -> None:
-    """Close a connection that nobody waits for any more."""
-    while made:
-        try:
-            outcome = made.pop()
-        except IndexError:  # the other thread has it
-            return
-        if not isinstance(outcome, BaseException):
-            outcome.close()
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,30 +17,17 @@ import websocket
 from websocket._url import get_proxy_info
 
 from .address import Address
-from .dial import RESOURCES, NotReached, Selector, dial, left, secured, trusting
-from .errors import LMStudioClientError, shown
+from .dial import RESOURCES, NotReached, dial, left, secured, trusting
+from .errors import shown
+from .sender import CLOSE, DONT_WAIT, TEXT, Sender, TransportEnded, frame_of, wait
 
 #: Bytes asked of the socket at once: some 300 fragments.
 READ_SIZE = 65536
-#: Seconds without a single byte taken by the server before a send is given up.
-SEND_STALL = 60.0
-#: The same when nothing is heard from it either: no ping can go out in mid-frame.
-SEND_SILENT = 25.0
-#: Seconds that a stalled sender waits before it looks whether it should stop.
-SLICE = 0.2
-#: Bytes that one TLS record holds at most.
-TLS_RECORD = 16384
 #: Bytes of a message that is received, at most: ten times what servers take. A length
 #: beyond it is believed to be wrong, and nothing is kept for it.
 LARGEST_RECEIVED = 1024**3
 
-_TEXT = 0x81  # a whole text frame: FIN and opcode 1
-_CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
-_MASKED = _FINAL = 0x80
-
-
-class TransportEnded(LMStudioClientError):
-    """The socket is at its end; the message says why."""
+_FINAL = 0x80
 
 
 class Redirected(websocket.WebSocketBadStatusException):
@@ -84,9 +72,9 @@ class _WebSocket(websocket.WebSocket):
                 with self.turns:
                     return sock.recv(READ_SIZE)
             except ssl.SSLWantReadError:
-                _wait(sock, selectors.EVENT_READ)
+                wait(sock, selectors.EVENT_READ)
             except ssl.SSLWantWriteError:
-                _wait(sock, selectors.EVENT_WRITE)
+                wait(sock, selectors.EVENT_WRITE)
 
     def _recv(self, bufsize: int) -> bytes:
         position = self._position
@@ -106,7 +94,7 @@ class _WebSocket(websocket.WebSocket):
             have = len(buffer)
             while have - position >= 2:
                 length, start = buffer[position + 1], position + 2
-                if buffer[position] != _TEXT or length > 126:
+                if buffer[position] != TEXT or length > 126:
                     self._buffer, self._position = buffer, position
                     return payloads or [self._odd_frame()]
                 if length == 126:
@@ -182,21 +170,16 @@ class _WebSocket(websocket.WebSocket):
         pass
 
 
-class Transport:
+class Transport(Sender):
     """A connected websocket: one thread reads, any thread sends or closes."""
 
     def __init__(self, ws: _WebSocket) -> None:
-        self._ws = ws
         assert ws.sock is not None  # it is connected
-        self._sock: socket.socket = ws.sock
-        self._is_tls = isinstance(ws.sock, ssl.SSLSocket)
-        # Keeps each frame whole on the wire. Held across a send; the reader takes it
-        # only after its end, since a reader behind a stuck sender would stop reading.
-        self._sending = threading.Lock()
+        super().__init__(ws.sock, explain)
+        self._ws = ws
         # Guards `_closed` and the file descriptor while it is shut or freed; never
         # held across a wait. Reentrant for signal handlers.
         self._ending = threading.RLock()
-        self._closed = False
 
     @classmethod
     def connect(cls, address: Address, namespace: str, timeout: float) -> Transport:
@@ -238,11 +221,20 @@ class Transport:
         """`time.monotonic` of the last bytes that came, pongs included."""
         return self._ws.heard
 
-    def ready(self, on_ping: Callable[[bytes], None]) -> None:
-        """From now on reads wait for ever, and pings are handed to the callback."""
-        self._ws.on_ping = on_ping
+    def ready(
+        self,
+        on_ping: Callable[[bytes], None],
+        on_rest: Callable[[], None] = lambda: None,
+    ) -> None:
+        """From now on reads wait for ever, and pings are handed to the callback.
+
+        Args:
+            on_rest: Called when something is left to be sent that nobody may wait for:
+                `flush` is to be called until nothing is left.
+        """
+        self._ws.on_ping, self._on_rest = on_ping, on_rest
         if self._is_tls:
-            self._ws.turns = threading.Lock()
+            self._ws.turns = self._turns = threading.Lock()
             self._ws.settimeout(0)
         else:
             self._ws.settimeout(None)
@@ -259,87 +251,8 @@ class Transport:
             raise
         except Exception as exc:
             if self._closed:
-                raise TransportEnded("the client was closed") from exc
+                raise TransportEnded(self._why) from exc
             raise TransportEnded(explain(exc)) from exc
-
-    def send(self, payload: bytes) -> None:
-        """Send one message, whole: JSON text in UTF-8.
-
-        Raises:
-            TransportEnded: The connection is over, or the server took nothing for
-                `SEND_STALL` seconds, or `SEND_SILENT` if it says nothing either.
-        """
-        frame = _frame(_TEXT, payload)
-        with self._sending:
-            try:
-                self._write(frame)
-            except BaseException:
-                # Half a frame may be out, Ctrl-C included: nothing can follow it.
-                self.close()
-                raise
-
-    def _write(self, frame: bytes) -> None:
-        view, stalled_since = memoryview(frame), 0.0
-        while True:
-            if self._closed:
-                raise TransportEnded("the connection is closed")
-            try:
-                sent = self._send_some(view)
-            except (OSError, ValueError) as exc:
-                raise TransportEnded(explain(exc)) from exc
-            if sent == len(view):  # at once, nearly always
-                return
-            now = time.monotonic()
-            if sent:
-                view, stalled_since = view[sent:], now
-                continue
-            stalled_since = stalled_since or now
-            if now - stalled_since > SEND_STALL:
-                raise TransportEnded(f"the server read nothing for {SEND_STALL:g} s")
-            if now - max(stalled_since, self.heard) > SEND_SILENT:
-                raise TransportEnded(f"no sign of life for {SEND_SILENT:g} s")
-            # Short waits, so that a close from another thread is noticed.
-            _wait(self._sock, selectors.EVENT_WRITE, SLICE)
-
-    def _send_some(self, view: memoryview) -> int:
-        """Send what fits now. TLS takes all of a record or none of it.
-
-        What TLS did not take must be offered again before anything else.
-        """
-        try:
-            if not self._is_tls:
-                return self._sock.send(view, _DONT_WAIT)
-            if self._ws.turns is None:  # one thread has it for itself so far
-                return self._sock.send(view[:TLS_RECORD])
-            with self._ws.turns:
-                return self._sock.send(view[:TLS_RECORD])
-        except _NOT_NOW:
-            return 0
-
-    def ping(self) -> bool:
-        """Send a ping unless a sender is busy; False when it could not be sent."""
-        return self._control(_PING, b"")
-
-    def pong(self, data: bytes) -> bool:
-        """Answer a ping; False when a sender is busy."""
-        return self._control(_PONG, data)
-
-    def _control(self, opcode: int, data: bytes) -> bool:
-        """Send a control frame without ever waiting for the server."""
-        if not self._sending.acquire(timeout=0.1):
-            return False
-        try:
-            if self._closed or not _wait(self._sock, selectors.EVENT_WRITE, 0):
-                return False
-            frame = _frame(opcode, data)
-            sent = self._send_some(memoryview(frame))
-            if sent < len(frame) and (sent or self._is_tls):
-                self.close()  # half a frame is out, nothing can follow it
-            return sent == len(frame)
-        except (OSError, ValueError):
-            return False
-        finally:
-            self._sending.release()
 
     def close(self) -> None:
         """Shut the socket down, which ends the reader. Any thread, any number of times.
@@ -355,8 +268,9 @@ class Transport:
             # another frame, which it could complete with rubbish.
             if not self._is_tls and self._sending.acquire(blocking=False):
                 try:
-                    farewell = _frame(_CLOSE, (1000).to_bytes(2, "big"))
-                    self._sock.send(farewell, _DONT_WAIT)
+                    if not self._outbox:
+                        farewell = frame_of(CLOSE, (1000).to_bytes(2, "big"))
+                        self._sock.send(farewell, DONT_WAIT)
                 except OSError:
                     pass
                 finally:
@@ -371,45 +285,18 @@ class Transport:
         """Free this process's copy of the socket without ending the connection."""
         self._closed = True
         self._sending, self._ending = threading.Lock(), threading.RLock()
+        self._outbox = deque()
         self._sock.close()
 
     def dispose(self) -> None:
         """Free the file descriptor. Only the reader calls it, at its end."""
         self.close()
-        with self._sending, self._ending:  # senders give up soon on a shut socket
+        with self._sending, self._ending:  # nobody is in the middle of a send
+            self._outbox.clear()
             self._ws.shutdown()  # type: ignore[no-untyped-call]  # the library's
 
 
 _SWITCHING = 101  # the HTTP status with which a websocket begins
-_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
-_NOT_NOW = (
-    BlockingIOError,
-    InterruptedError,
-    ssl.SSLWantReadError,
-    ssl.SSLWantWriteError,
-)
-
-
-def _wait(sock: socket.socket, event: int, limit: float | None = None) -> bool:
-    """Wait until a socket can be read or written; False when the time is over."""
-    with Selector() as selector:
-        selector.register(sock, event)
-        return bool(selector.select(limit))
-
-
-def _frame(first: int, payload: bytes) -> bytes:
-    """A whole masked frame, as clients must send it."""
-    length = len(payload)
-    key = os.urandom(4)
-    if length < 126:
-        head = bytes((first, _MASKED | length))
-    elif length < 65536:
-        head = bytes((first, _MASKED | 126)) + length.to_bytes(2, "big")
-    else:
-        head = bytes((first, _MASKED | 127)) + length.to_bytes(8, "big")
-    pad = (key * (length // 4 + 1))[:length]
-    masked = int.from_bytes(payload, "little") ^ int.from_bytes(pad, "little")
-    return head + key + masked.to_bytes(length, "little")
 
 
 def explain(exc: BaseException) -> str:

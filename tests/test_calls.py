@@ -415,11 +415,11 @@ def test_a_lost_namespace_is_not_tried_for_each():
     tried = []
 
     class Half(Session):
-        def connection(self, namespace):
+        def connection(self, namespace, deadline=None, silence=None):
             tried.append(namespace)
             if namespace == "llm":
                 raise LMStudioWebsocketError("ws://x", "gone")
-            return super().connection(namespace)
+            return super().connection(namespace, deadline, silence)
 
     with FakeServer(["any", "embed"], loaded=["any", "embed"]) as server:
         session = Half(Address.parse(server.host), "me", "secret")

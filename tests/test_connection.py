@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from connections import open_to, result
-from lmstudio import connection as module
 from lmstudio.address import Address
 from lmstudio.connection import Connection
 from lmstudio.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionError,
+    LMStudioTimeoutError,
     LMStudioValueError,
     LMStudioWebsocketError,
 )
@@ -272,7 +273,7 @@ class Sends:
     def __init__(self, work):
         self.work = work
 
-    def __call__(self, payload):
+    def __call__(self, payload, deadline=None, silence=None):
         self.work(payload)
 
 
@@ -361,26 +362,72 @@ def test_parameters_that_hold_themselves(linked):
         connection.open("rpc", "x", circle, Mailbox())
 
 
-def test_the_reader_never_waits_for_a_sender(linked, monkeypatch):
-    """Replies arrive while a sender is stuck; pings are answered after it."""
+def test_nobody_waits_for_a_sender_but_itself(linked):
+    """Replies arrive while the server takes nothing; the worker sends what waits."""
     connection, peer = linked
-    monkeypatch.setattr(module, "PONG_AGAIN", 0.01)
-    pong, refused = connection._transport.pong, threading.Event()
-
-    def watched(data):
-        sent = pong(data)
-        return sent or refused.set() or sent
-
-    connection._transport.pong = watched
-    mailbox = Mailbox()
+    transport, answered = connection._transport, threading.Event()
+    pong = transport.pong
+    transport.pong = lambda data: pong(data) or answered.set()
+    mailbox, channel = Mailbox(), Mailbox()
     number = connection.open("rpc", "version", None, mailbox)
-    peer.json()
-    with connection._transport._sending:
-        peer.send(frame(PING, b"are you there"))
-        peer.text(result(number, 1))
-        assert [End("result", 1)] == mailbox.get(PATIENCE)
-        assert refused.wait(PATIENCE)
+    other = connection.open("channel", "predict", None, channel)
+    peer.json(), peer.json()
+    transport._send_some = lambda view: 0
+
+    connection.abandon(other)
+    peer.send(frame(PING, b"are you there"))
+    peer.text(result(number, 1))
+    assert [End("result", 1)] == mailbox.get(PATIENCE)
+    assert answered.wait(PATIENCE)
+
+    del transport._send_some
+    assert {"type": "cancel"} == peer.json()["message"]
     assert (PONG, b"are you there") == peer.frame()
+
+
+@pytest.mark.parametrize("way", ["_flush", "_pong", "_check_life"])
+def test_the_worker_finds_the_connection_broken(linked, way):
+    """What it can't send ends the connection, with the reason."""
+    connection, _ = linked
+
+    def fail(*arguments):
+        raise TransportEnded("broken")
+
+    for name in ("flush", "pong", "ping"):
+        setattr(connection._transport, name, fail)
+    connection._transport._ws.heard -= 60.0
+    getattr(connection, way)(*[b""] * (way == "_pong"))
+    assert not connection.is_usable
+    with pytest.raises(LMStudioWebsocketError, match="broken"):
+        connection.open("rpc", "version", None, Mailbox())
+
+
+def test_a_request_that_is_not_out_in_time(linked):
+    """It is withdrawn, or else left to its owner, who has to give it up."""
+    connection, peer = linked
+    transport = connection._transport
+    begun, never = Mailbox(), Mailbox()
+    transport._send_some = lambda view: 3 if len(view) > 99 else 0
+    for mailbox, size in ((begun, 100), (never, 0)):
+        with pytest.raises(LMStudioTimeoutError) as caught:
+            connection.open("rpc", "x", "x" * size, mailbox, time.monotonic() + 0.01)
+        assert f"still sending to {connection.address.url}" == str(caught.value)
+    assert [(connection, 1), None] == [begun.request, never.request]
+    assert [1] == [*connection._mailboxes]
+    connection.forget(1)
+    assert set() == connection._unsent
+    assert connection.is_usable
+    assert peer is not None
+
+
+def test_time_for_sending_is_no_silence(linked):
+    """What was taken slowly counts as heard of when the last of it was."""
+    connection, _ = linked
+    mailbox = Mailbox()
+    connection._transport.send = lambda *arguments: mailbox.heard + 5
+    before = mailbox.heard
+    connection.open("rpc", "version", None, mailbox)
+    assert before + 5 == mailbox.heard
 
 
 def test_pings_after_the_end_are_not_answered(linked):

@@ -47,6 +47,7 @@ TABLE = (
     ("io", "address.py"),
     ("io", "permitted.py"),
     ("io", "dial.py"),
+    ("io", "sender.py"),
     ("io", "transport.py"),
     ("io", "mailbox.py"),
     ("io", "signals.py"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -390,93 +388,6 @@ def test_close_while_connecting():
             assert isinstance(connecting.exception(PATIENCE), LMStudioRuntimeError)
         assert peer.closed()
     assert "lmstudio-llm" not in [t.name for t in threading.enumerate()]
-
-
-def test_who_waits_for_a_failed_attempt_shares_its_failure(monkeypatch):
-    """Many threads at an unreachable server wait for one attempt, not each for its own.
-
-    Each gets an error of its own, and the next call tries again.
-    """
-    count, waiting = 8, threading.Semaphore(0)
-
-    class Watched:
-        """A lock that tells who waits for it."""
-
-        def __init__(self):
-            self.lock = threading.Lock()
-
-        def __enter__(self):
-            waiting.release()
-            self.lock.acquire()
-
-        def __exit__(self, *exc):
-            self.lock.release()
-
-    session = session_to("127.0.0.1:1")
-    session._opening["llm"] = module._Opening(lock=Watched())
-    attempts = []
-
-    def connect(namespace):
-        attempts.append(namespace)
-        if len(attempts) == 1:
-            for _ in range(count):
-                assert waiting.acquire(timeout=PATIENCE)
-        raise LMStudioConnectionError("ws://127.0.0.1:1", "timeout", "late", "Hint")
-
-    monkeypatch.setattr(session, "_connect", connect)
-    with ThreadPoolExecutor(count) as pool:
-        asking = [pool.submit(session.connection, "llm") for _ in range(count)]
-        errors = [a.exception(PATIENCE) for a in asking]
-
-    assert ["llm"] == attempts
-    assert {"no LM Studio server at ws://127.0.0.1:1: late. Hint"} == set(
-        map(str, errors)
-    )
-    assert count == len(set(map(id, errors)))
-    with pytest.raises(LMStudioConnectionError):
-        session.connection("llm")
-    assert 2 == len(attempts)
-    session.close()
-
-
-def test_a_failed_attempt_keeps_nothing_alive(monkeypatch):
-    """What is kept of a failure, for others, holds no frame of the attempt."""
-
-    class Large:
-        """Something that the attempt had in hand."""
-
-    known = []
-
-    def connect(namespace):
-        large = Large()
-        known.append(weakref.ref(large))
-        try:
-            raise OSError("no")
-        except OSError as exc:
-            raise LMStudioConnectionError("ws://nowhere", "refused", "no", "") from exc
-
-    session = session_to("127.0.0.1:1")
-    monkeypatch.setattr(session, "_connect", connect)
-    with pytest.raises(LMStudioConnectionError) as caught:
-        session.connection("llm")
-    assert isinstance(caught.value.__cause__, OSError)
-    del caught
-    gc.collect()
-
-    assert session._opening["llm"].failure is not None
-    assert known[0]() is None
-    session.close()
-
-
-def test_a_connection_made_meanwhile_is_taken(server, session):
-    """Who waited while another connected gets that connection."""
-    opening = session._opening.setdefault("llm", module._Opening())
-    with ThreadPoolExecutor(1) as pool:
-        with opening.lock:
-            waiting = pool.submit(session.connection, "llm")
-            made = session._connect("llm")
-            session._connections["llm"] = made
-        assert made is waiting.result(PATIENCE)
 
 
 def test_callbacks_have_a_thread_of_their_own(session):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lmstudio import transport as module
+from lmstudio import sender as module
 from lmstudio.address import Address
 from lmstudio.transport import Transport
 from raw_server import PATIENCE, RawServer
@@ -46,14 +46,14 @@ def stuck(limit=None, steps="upgrade", **options):
         transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         waits = threading.Event()
 
-        def wait(sock, event, limit=None, wait=module._wait):
+        def wait(sock, event, limit=None, wait=module.wait):
             # Only a sender that could send nothing waits for writing.
             if limit:
                 waits.set()
             return wait(sock, event, limit)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_wait", wait)
+            patch.setattr(module, "wait", wait)
             with beside(transport.send, b"x" * 1_000_000) as sending:
                 try:
                     assert waits.wait(PATIENCE)
