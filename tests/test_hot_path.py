@@ -71,9 +71,9 @@ class Scripted(socket.socket):
         self.reads += 1
         if not self.chunks:
             return b""
-        data, size = self.chunks.popleft(), max(size, self.largest)
-        if len(data) > size:
-            self.chunks.appendleft(data[size:])
+        data, size = self.chunks.popleft(), self.largest or size
+        if rest := data[size:]:
+            self.chunks.appendleft(rest)
         return data[:size]
 
     def send(self, data, flags=0):
