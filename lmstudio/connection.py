@@ -400,11 +400,17 @@ class Connection:
             return
         now = time.monotonic()
         silent = now - self._transport.heard
+        # Where a length is wrong, all that comes is taken for the rest of that message,
+        # pongs too: they are no signs of life then.
+        is_mid = self._transport.is_mid_frame
         if silent < PING_AFTER:
-            self._pings = 0
-        elif silent >= DEAD_AFTER and self._pings >= PINGS:
+            self._pings = self._pings if is_mid else 0
+        elif self._pings >= PINGS and (is_mid or silent >= DEAD_AFTER):
+            reason = f"no sign of life for {silent:.0f} s"
+            if is_mid:
+                reason += ", in the middle of a message"
             with self._state:
-                self._ended = self._ended or f"no sign of life for {silent:.0f} s"
+                self._ended = self._ended or reason
             self._transport.close()
             return
         else:

@@ -48,6 +48,7 @@ class _WebSocket(websocket.WebSocket):
 
     on_ping: Callable[[bytes], None] = staticmethod(lambda data: None)
     heard = 0.0  # time.monotonic of the last bytes, control frames included
+    whole = 0.0  # the same of the bytes with which a frame ended last
     #: Set where reading and writing a TLS socket must take turns: OpenSSL can't do
     #: both at once. Held for calls that don't wait, and never longer.
     turns: threading.Lock | None = None
@@ -96,7 +97,10 @@ class _WebSocket(websocket.WebSocket):
                 length, start = buffer[position + 1], position + 2
                 if buffer[position] != TEXT or length > 126:
                     self._buffer, self._position = buffer, position
-                    return payloads or [self._odd_frame()]
+                    if not payloads:
+                        return [self._odd_frame()]
+                    self.whole = self.heard
+                    return payloads
                 if length == 126:
                     if have - position < 4:
                         break
@@ -110,6 +114,7 @@ class _WebSocket(websocket.WebSocket):
             # Kept before reading on, so that nothing is lost when the read fails.
             self._buffer, self._position = buffer, position
             if payloads:
+                self.whole = self.heard
                 return payloads
             chunk = self._more()
             buffer = buffer[position:] + chunk if position < have else chunk
@@ -138,6 +143,7 @@ class _WebSocket(websocket.WebSocket):
                 f" {LARGEST_RECEIVED}"
             )
         found = super().recv_frame()  # type: ignore[no-untyped-call]  # the library's
+        self.whole = self.heard
         if not is_control:
             self._begun = 0 if first & _FINAL else size
         return found
@@ -220,6 +226,11 @@ class Transport(Sender):
     def heard(self) -> float:
         """`time.monotonic` of the last bytes that came, pongs included."""
         return self._ws.heard
+
+    @property
+    def is_mid_frame(self) -> bool:
+        """Whether the last bytes that came did not end a frame."""
+        return self._ws.heard > self._ws.whole
 
     def ready(
         self,

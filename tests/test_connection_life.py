@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
 import pytest
 
-from connections import open_to
+from connections import open_to, result
 from lmstudio import connection as module
 from lmstudio.mailbox import Mailbox
+from lmstudio.protocol.client import End
 from lmstudio.worker import Worker
-from raw_server import PATIENCE, PING, PONG, RawServer, frame
+from raw_server import PATIENCE, PING, PONG, TEXT, RawServer, frame
 
 
 @pytest.fixture
@@ -114,7 +116,8 @@ def test_a_long_pause_of_our_own_is_no_death(linked, monkeypatch):
     assert connection.is_usable
     assert (PING, b"") == peer.frame()
     assert 1 == connection._pings
-    connection._transport._ws.heard = time.monotonic()
+    ws = connection._transport._ws
+    ws.heard = ws.whole = time.monotonic()
     connection._check_life()
     assert 0 == connection._pings
 
@@ -129,3 +132,60 @@ def test_a_busy_sender_is_no_sign_of_death(linked):
         connection._check_life()
     assert 0 == connection._pings
     assert connection.is_usable
+
+
+def test_a_message_without_end(looks, linked):
+    """Pongs that are taken for the rest of a message are no signs of life."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    connection.open("rpc", "slow", None, mailbox)
+    peer.json()
+    ws = connection._transport._ws
+
+    def comes(data):
+        before = ws.heard
+        peer.send(data)
+        until = time.monotonic() + PATIENCE
+        while ws.heard == before:
+            assert time.monotonic() < until
+
+    comes(frame(TEXT, b"x" * 60_000)[:100])  # and its rest never comes
+    for done in range(module.PINGS):
+        ws.heard -= module.PING_AFTER
+        ws.whole = ws.heard - 1.0  # which was before this message
+        connection._check_life()
+        assert done + 1 == connection._pings
+        assert (PING, b"") == peer.frame()
+        comes(frame(PONG, b""))
+        connection._check_life()
+        assert done + 1 == connection._pings
+    assert connection.is_usable
+
+    ws.heard -= module.PING_AFTER
+    ws.whole = ws.heard - 1.0
+    connection._check_life()
+    (end,) = mailbox.get(PATIENCE)
+    assert ("lost", "no sign of life for 10 s, in the middle of a message") == (
+        end.how,
+        end.body,
+    )
+
+
+def test_a_message_that_comes_slowly(looks, linked):
+    """It may take its time: as long as some of it comes, nothing is asked."""
+    connection, peer = linked
+    mailbox = Mailbox()
+    number = connection.open("rpc", "slow", None, mailbox)
+    peer.json()
+    ws, said = connection._transport._ws, json.dumps(result(number, "x" * 9000))
+    data, before = frame(TEXT, said.encode()), ws.heard
+    for start in range(0, len(data), 3000):
+        peer.send(data[start : start + 3000])
+        until = time.monotonic() + PATIENCE
+        while ws.heard == before:
+            assert time.monotonic() < until
+        before = ws.heard
+        connection._check_life()
+        assert 0 == connection._pings
+    assert [End("result", "x" * 9000)] == mailbox.get(PATIENCE)
+    assert not connection._transport.is_mid_frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 
 import pytest
 import websocket
@@ -13,8 +14,8 @@ import tls_files
 from lmstudio.address import Address
 from lmstudio.dial import NotReached
 from lmstudio.transport import Transport, explain, failure_kind
-from raw_server import PATIENCE, RawServer, http_server, open_files
-from transports import beside
+from raw_server import PATIENCE, TEXT, RawServer, frame, http_server, open_files
+from transports import beside, connected
 
 PLAIN = Address("127.0.0.1", 9)
 PUBLIC = Address("lms.example.com", 9)
@@ -161,3 +162,24 @@ def test_tls_behind_a_proxy_is_checked_too(tmp_path, monkeypatch):
     assert peer.request.startswith(b"CONNECT lms.example.com:443 HTTP/1.1\r\n")
     assert "tls" == failure_kind(exc, host)
     assert "lms.example.com" in explain(exc)
+
+
+@pytest.mark.parametrize("size", [300, 70_000])
+def test_in_the_middle_of_a_frame(size):
+    """A transport knows that more must come: of any length, and behind whole frames."""
+    data = frame(TEXT, b"x" * size)
+    with connected() as (transport, peer):
+        peer.send(frame(TEXT, b"1"))
+        assert [b"1"] == transport.read()
+        assert not transport.is_mid_frame
+        with beside(transport.read) as reading:
+            for start in (0, 100):
+                heard = transport.heard
+                peer.send(data[start : start + 100])
+                until = time.monotonic() + PATIENCE
+                while heard == transport.heard:
+                    assert time.monotonic() < until
+                assert transport.is_mid_frame
+            peer.send(data[200:])
+            assert [b"x" * size] == reading.result(PATIENCE)
+        assert not transport.is_mid_frame

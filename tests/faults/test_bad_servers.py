@@ -18,6 +18,7 @@ from lmstudio import (
     LMStudioClient,
     LMStudioError,
     LMStudioWebsocketError,
+    connection,
 )
 from lmstudio.testing import NEVER
 from raw_server import BINARY, TEXT, RawServer, frame
@@ -134,13 +135,19 @@ def test_packets_of_any_size(asked, harm):
     assert "Once upon" == asked(harm, 2)
 
 
-# Not the length, bytes 1 and 2: a long frame of which more will come looks the same.
-@pytest.mark.parametrize("byte", [0, 3, 10, 100])
-def test_a_corrupt_byte(asked, byte):
-    """A byte that changed on the way gives an answer or an error, and no hang."""
+@pytest.mark.parametrize("byte", [0, 1, 2, 3, 10, 100])
+def test_a_corrupt_byte(asked, monkeypatch, byte):
+    """A byte that changed on the way gives an answer or an error, and no hang.
+
+    Bytes 1 to 3 are the length. Where a wrong one is possible, the rest never comes,
+    and what does come is taken for it.
+    """
+    monkeypatch.setattr(connection, "PING_AFTER", 0.05)
     result = asked(corrupt(b"\xff"), SECOND, byte)
-    if byte == 0:  # the frame's own first byte
-        assert isinstance(result, LMStudioError)
+    if byte < 3:  # the frame's own first byte, and its length
+        assert isinstance(result, LMStudioWebsocketError)
+        words = ("websocket error", "bytes; it may have", "in the middle of a message")
+        assert words[byte] in str(result)
     assert result == "Once upon" or isinstance(result, (LMStudioError, str))
 
 
