@@ -186,6 +186,7 @@ class _Settled(_Shown[T], Future[PredictionResult[T]]):
     def __init__(self) -> None:
         super().__init__()
         self._outcome: Outcome | None = None
+        self._looked = False  # somebody has met the outcome
         # Guards _outcome, _stopping and the step to done. Held for a moment only:
         # the reader takes it. Reentrant for signal handlers that cancel.
         self._settling = threading.RLock()
@@ -197,6 +198,7 @@ class _Settled(_Shown[T], Future[PredictionResult[T]]):
             if hasattr(waiter, "lock"):
                 waiter.lock = threading.Lock()
         self._arrivals.after_fork()
+        self._looked = True  # whoever asks in the child is told; nobody else need be
         if self._outcome is not None and not self.done():
             self._announce(self._outcome)  # whoever was about to is not here
 
@@ -233,7 +235,6 @@ class Prediction(_Settled[T]):
         self._session = session
         self._parse = parse
         self._stopping = False  # cancel() was called
-        self._looked = False  # somebody has met the outcome
         self._iterated = False  # somebody has begun to
         self._result: PredictionResult[T] | None = None
         self.set_running_or_notify_cancel()

@@ -17,7 +17,7 @@ import lmstudio
 from hub_server import model_bytes
 from lmstudio import LMStudioClient
 from lmstudio.server.runner import serve
-from lmstudio.testing import AWAIT_CANCEL, tool_call
+from lmstudio.testing import AWAIT_CANCEL, Failure, tool_call
 from lmstudio.testing.engine import ScriptedEngine, Scripts
 from scripts import is_cancel, run
 
@@ -196,6 +196,33 @@ def test_a_fork_while_other_threads_hold_locks(fake):
     assert (0, "text True True\nchild\n[]\n0 text\n", "") == run(FORK_UNDER_LOCKS, fake)
 
 
+FORK_AND_DROP = """
+import logging, os
+logging.basicConfig(level="WARNING")
+prediction = model.respond("slow")
+assert "text" == next(iter(prediction))
+child = os.fork()
+if child == 0:
+    del prediction
+    client.llm.list_loaded()
+    client._session.worker.settle(5)
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+prediction.cancel()
+print(status, prediction.content)
+"""
+
+
+@pytest.mark.slow
+@needs_fork
+def test_a_child_that_drops_what_it_never_asked_for(fake):
+    """A prediction of the parent goes without a cancel, or a line in the log."""
+    fake.reply(["text", AWAIT_CANCEL], when="slow")
+
+    assert (0, "0 text\n", "") == run(FORK_AND_DROP, fake)
+    assert 1 == sum(is_cancel(seen) for seen in fake.requests)
+
+
 FORK_IN_A_TURN = """
 import os, signal, threading
 reached, opened = threading.Event(), threading.Event()
@@ -284,9 +311,17 @@ thread.start()""",
     "downloading": (
         "download.result()",
         """
-download = client.repository.download("acme/Tiny-GGUF", on_progress=halt, wait=False)
-"""
-        + OTHER_THREAD,
+ends = lms.Download._end
+def end(*arguments):
+    halt()
+    ends(*arguments)
+lms.Download._end = end
+download = client.repository.download("acme/Tiny-GGUF", wait=False)
+thread.start(); reached.wait()
+connection, number = download._inbox.request
+while number in connection._mailboxes:
+    pass
+fork()""",
         "download.result",
         "",
         "download.result()",
@@ -325,7 +360,7 @@ def test_a_fork_while_a_thread_works_for_all(fake, who):
 @pytest.mark.slow
 @needs_fork
 def test_a_fork_while_a_thread_downloads(tmp_path, hub):
-    """So it is with a download, which goes on in the parent."""
+    """So it is with a download whose last packet that thread had in hand."""
     hub.add("acme/Tiny-GGUF", {"Tiny.Q4_K_M.gguf": model_bytes(size=300_000)})
     engine = ScriptedEngine(Scripts())
     with serve(port=0, models_dir=tmp_path / "models", engine=engine) as server:
@@ -342,13 +377,13 @@ reached, opened, parent = threading.Event(), threading.Event(), os.getpid()
 put = _Inbox.put
 
 def halted(inbox, batch):
-    if os.getpid() == parent:
+    if os.getpid() == parent and inbox.request[1] not in inbox.request[0]._mailboxes:
         reached.set()
         opened.wait()
     put(inbox, batch)
 
 _Inbox.put = halted
-prediction = model.respond("hello")
+prediction = model.respond("boom")
 assert reached.wait(20)
 child = os.fork()
 if child == 0:
@@ -360,15 +395,18 @@ if child == 0:
     os._exit(0)
 status = os.waitpid(child, 0)[1]
 opened.set()
-print(status, prediction.content)
+print(status, type(prediction.exception()).__name__)
 """
 
 
 @pytest.mark.slow
 @needs_fork
 def test_a_fork_while_the_reader_delivers(fake):
-    """What it had in hand for a request ends in the child as well."""
-    assert (0, "True True\n0 hello\n", "") == run(FORK_WHILE_DELIVERING, fake)
+    """A request whose last packet it had in hand ends in the child as well."""
+    fake.reply([Failure("boom")], when="boom")
+    expected = "True True\n0 LMStudioPredictionError\n"
+
+    assert (0, expected, "") == run(FORK_WHILE_DELIVERING, fake)
 
 
 FORK_WHILE_SETTLING = """
