@@ -9,11 +9,14 @@ import gc
 import json
 import threading
 import time
+import tracemalloc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lmstudio import LMStudioClient
+from lmstudio import LMStudioClient, LMStudioError, calls
 from raw_server import TEXT, RawServer, frame
 from timing import TRIES
 
@@ -195,7 +198,7 @@ def test_a_million_fragments(answering):
 
 @pytest.mark.slow
 def test_a_prompt_of_10_mb(fake, client, model):
-    """Long prompts take time by their length, and are kept nowhere."""
+    """Long prompts take time by their length, and arrive whole."""
     fake.reply("answer", times=None, when="xxx")
 
     def measure(size):
@@ -207,3 +210,85 @@ def test_a_prompt_of_10_mb(fake, client, model):
     [*_, last] = fake.parameters("predict")
     [message] = last["history"]["messages"]
     assert 10 * MB == len(message["content"][0]["text"])
+
+
+class Swallowing:
+    """A server that forgets what it reads, and a peer whose next frame is awaited."""
+
+    def __init__(self):
+        self.server = RawServer()
+        self.client = LMStudioClient(self.server.host)
+        self.model = self.client.llm.get("any")
+
+    def close(self):
+        self.client.close()
+        self.server.stop()
+
+    def swallow(self, size):
+        """Read what a client sends, at least so much; what it then keeps in bytes."""
+        peer, buffer, got = self.server.peer(), bytearray(1 << 16), 0
+        while got < size:
+            read = peer.socket.recv_into(buffer)
+            assert read, "the client has ended"
+            got += read
+        return peer
+
+
+@pytest.fixture
+def swallowing():
+    made = Swallowing()
+    yield made
+    made.close()
+
+
+def kept():
+    """Bytes that Python's allocator has given out."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def test_memory_of_a_prompt(swallowing):
+    """Once it is sent, nothing of a prompt is kept while it is answered."""
+    with ThreadPoolExecutor(1) as pool:
+        swallowed = pool.submit(swallowing.swallow, 10 * MB)
+        tracemalloc.start()
+        try:
+            before = kept()
+            prediction = swallowing.model.respond("x" * 10 * MB)
+            swallowed.result()
+            assert kept() - before < MB
+        finally:
+            tracemalloc.stop()
+    assert not prediction.done()
+    del prediction
+
+
+class Body(dict):
+    """What is sent for a call, with references that don't keep it."""
+
+
+def test_memory_of_texts(swallowing, monkeypatch):
+    """Nor of the texts of calls, beside what the caller has of them."""
+    texts, known, real = [letter * MB for letter in "abcdefghij"], [], calls.unstructure
+
+    def unstructure(value):
+        body = Body(real(value))
+        known.append(weakref.ref(body))
+        return body
+
+    monkeypatch.setattr(calls, "unstructure", unstructure)
+    with ThreadPoolExecutor(2) as pool:
+        swallowed = pool.submit(swallowing.swallow, 10 * MB)
+        tracemalloc.start()
+        try:
+            before = kept()
+            embedder = swallowing.client.embedding.get("any")
+            embedding = pool.submit(embedder.embed, texts)
+            swallowed.result()
+            assert kept() - before < 5 * MB  # the last may still be in hand
+            assert 10 == len(known)
+            assert sum(one() is not None for one in known) <= 1
+        finally:
+            tracemalloc.stop()
+            swallowing.close()
+        assert isinstance(embedding.exception(), LMStudioError)
