@@ -16,6 +16,7 @@ import tls_files
 from lmstudio import dial as module
 from lmstudio.dial import HEAD_START, NotReached, dial, left, secured, trusting
 from raw_server import PATIENCE, RawServer, free_port
+from timing import quickest
 
 REAL = socket.getaddrinfo
 SIX, FOUR = socket.AF_INET6, socket.AF_INET
@@ -69,12 +70,17 @@ def test_an_address_that_fails_gives_way(monkeypatch, number, step):
     with RawServer("") as server:
         resolve(monkeypatch, "::1", "127.0.0.1")
         fail(monkeypatch, number, step=step)
-        before = time.monotonic()
-        with dial("both", server.port, soon()) as sock:
-            assert ("127.0.0.1", server.port) == sock.getpeername()
-            assert time.monotonic() - before < HEAD_START
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert PATIENCE - 1 < sock.gettimeout() <= PATIENCE
+
+        def once():
+            before = time.monotonic()
+            with dial("both", server.port, soon()) as sock:
+                took = time.monotonic() - before
+                assert ("127.0.0.1", server.port) == sock.getpeername()
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert PATIENCE - 1 < sock.gettimeout() <= PATIENCE
+            return took
+
+        quickest(HEAD_START, once)
 
 
 @contextlib.contextmanager
