@@ -106,7 +106,7 @@ class Connection:
         """Connect, authenticate and start the reader.
 
         Args:
-            timeout: Seconds for each step.
+            timeout: Seconds for all of it.
 
         Raises:
             LMStudioConnectionError: Nobody could be reached; the error names the kind

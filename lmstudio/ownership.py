@@ -91,8 +91,8 @@ class Owned:
     def begin_release(self, deadline: float) -> None:
         """Have all of it unloaded meanwhile.
 
-        Not by the thread that closes the client: connecting and sending can't be
-        given a time limit, and must not hold that up.
+        Not by the thread that closes the client: looking up a name can't be given a
+        time limit, and must not hold that up.
         """
         if self._process != os.getpid():
             self._start()

@@ -105,6 +105,13 @@ class Sender:
         """Shut the socket down."""
         raise NotImplementedError
 
+    def forsake(self) -> None:
+        """Free this process's copy of the socket without ending the connection."""
+        self._closed = True
+        self._sending = threading.Lock()
+        self._outbox = deque()
+        self._sock.close()
+
     def send(
         self,
         payload: bytes,

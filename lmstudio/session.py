@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for connecting and for the handshake.
+#: Seconds for connecting, for the handshake and for the credentials, together.
 CONNECT_TIME = 10.0
 #: Seconds after which a thread that waits for a connection looks whether the client was
 #: closed.

@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +51,8 @@ class _WebSocket(websocket.WebSocket):
     #: Set where reading and writing a TLS socket must take turns: OpenSSL can't do
     #: both at once. Held for calls that don't wait, and never longer.
     turns: threading.Lock | None = None
+    #: `time.monotonic` when connecting ends, however often something comes; then None.
+    deadline: float | None = None
     _buffer, _position = b"", 0
     _begun = 0  # bytes of a message of which more fragments will come
 
@@ -60,6 +61,8 @@ class _WebSocket(websocket.WebSocket):
         # of those who send.
         sock = self.sock
         assert sock is not None
+        if self.deadline is not None:
+            sock.settimeout(_before(self.deadline))
         data = sock.recv(READ_SIZE) if self.turns is None else self._from_tls(sock)
         if not data:
             raise websocket.WebSocketConnectionClosedException("end of the stream")
@@ -192,8 +195,8 @@ class Transport(Sender):
         """Open the socket of a namespace. Raises what `dial` and the library raise.
 
         Args:
-            timeout: Seconds for connecting, for the handshake, and for `recv` until
-                `ready` is called.
+            timeout: Seconds for connecting, for the handshake, and for all that is
+                read until `ready` is called, together.
         """
         deadline = time.monotonic() + timeout
         is_proxied = has_proxy(address)
@@ -209,7 +212,8 @@ class Transport(Sender):
         try:
             ws.connect(  # type: ignore[no-untyped-call]  # the library's
                 address.socket_url(namespace),
-                socket=sock,
+                # The library's time limit is for each byte of the server's answer.
+                socket=None if sock is None else _Timed(sock, deadline),
                 suppress_origin=True,  # servers take an Origin for a browser
                 redirect_limit=0,  # credentials go to nobody but who was named
             )
@@ -220,6 +224,7 @@ class Transport(Sender):
             if answer is not None and answer.status != _SWITCHING:
                 raise Redirected(answer.status, answer.headers) from exc
             raise
+        ws.sock, ws.deadline = sock or ws.sock, deadline
         return cls(ws)
 
     @property
@@ -243,9 +248,10 @@ class Transport(Sender):
             on_rest: Called when something is left to be sent that nobody may wait for:
                 `flush` is to be called until nothing is left.
         """
-        self._ws.on_ping, self._on_rest = on_ping, on_rest
+        self._ws.on_ping, self._on_rest, self._ws.deadline = on_ping, on_rest, None
         if self._is_tls:
-            self._ws.turns = self._turns = threading.Lock()
+            self._ws.turns = threading.Lock()
+            self._turns = self._ws.turns
             self._ws.settimeout(0)
         else:
             self._ws.settimeout(None)
@@ -294,10 +300,8 @@ class Transport(Sender):
 
     def forsake(self) -> None:
         """Free this process's copy of the socket without ending the connection."""
-        self._closed = True
-        self._sending, self._ending = threading.Lock(), threading.RLock()
-        self._outbox = deque()
-        self._sock.close()
+        super().forsake()
+        self._ending = threading.RLock()
 
     def dispose(self) -> None:
         """Free the file descriptor. Only the reader calls it, at its end."""
@@ -390,6 +394,28 @@ def has_proxy(address: Address) -> bool:
         return bool(get_proxy_info(address.host, address.tls)[0])
     except ValueError as exc:
         raise websocket.WebSocketProxyException(f"wrong proxy variable: {exc}") from exc
+
+
+def _before(deadline: float) -> float:
+    """Seconds until then; raises when it is over."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+class _Timed:
+    """A socket whose waits all end at one deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(_before(self._deadline))
+        return self._sock.recv(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 def _direct(address: Address, deadline: float) -> socket.socket:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,7 +163,8 @@ def test_a_limit_ends_the_waiting_alone(limit):
 def test_a_server_that_takes_a_little_is_not_silent(monkeypatch):
     """Each byte that is taken begins the silence anew; the deadline stays."""
     times = iter(range(1000))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(times)))
+    clock = SimpleNamespace(monotonic=lambda: float(next(times)))
+    monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "wait", lambda *arguments: True)
     with unwilling(1, *[1, BlockingIOError()] * 30) as (transport, peer, _):
         assert transport.send(b"x" * 50, None, 5.0) > 30

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -13,6 +15,7 @@ import websocket
 import tls_files
 from lmstudio.address import Address
 from lmstudio.dial import NotReached
+from lmstudio.sender import TransportEnded
 from lmstudio.transport import Transport, explain, failure_kind
 from raw_server import PATIENCE, TEXT, RawServer, frame, http_server, open_files
 from transports import beside, connected
@@ -162,6 +165,40 @@ def test_tls_behind_a_proxy_is_checked_too(tmp_path, monkeypatch):
     assert peer.request.startswith(b"CONNECT lms.example.com:443 HTTP/1.1\r\n")
     assert "tls" == failure_kind(exc, host)
     assert "lms.example.com" in explain(exc)
+
+
+@pytest.mark.parametrize("steps", ["", "upgrade"], ids=["handshake", "credentials"])
+def test_a_server_that_drips_does_not_stop_the_clock(steps):
+    """The time limit is for connecting as a whole, not for each byte that comes."""
+    data = frame(TEXT, b"x" * 100)
+    if not steps:
+        data = b"HTTP/1.1 101 Switching\r\n" + b"X-A: b\r\n" * 1000
+    gone = threading.Event()
+
+    def drip(server):
+        peer = server.peer()
+        for start in range(len(data)):
+            peer.send(data[start : start + 1])
+            if gone.wait(0.02):
+                break
+
+    with RawServer(steps) as server, beside(drip, server) as dripping:
+        address, began = Address("127.0.0.1", server.port), time.monotonic()
+        try:
+            with pytest.raises((TransportEnded, websocket.WebSocketException)) as late:
+                transport = Transport.connect(address, "llm", 0.3)
+                with contextlib.closing(transport):
+                    transport.read()
+            took = time.monotonic() - began
+        finally:
+            gone.set()
+        if steps:
+            transport.dispose()
+            assert "no answer in time" == str(late.value)
+        else:
+            assert "no answer in time" == explain(late.value)
+        assert isinstance(dripping.exception(PATIENCE), (OSError, type(None)))
+    assert 0.3 <= took < PATIENCE
 
 
 @pytest.mark.parametrize("size", [300, 70_000])
