@@ -83,7 +83,7 @@ def test_hosts_that_can_be_none():
     assert len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize("host", ["", "\0", "a b", "a" * 256, "1234"])
+@pytest.mark.parametrize("host", ["", "\0", "a b", "a" * 256, "1234", "a\ud800"])
 def test_an_address_of_a_wrong_host(host):
     """Also without `parse` no address has a host that can be none."""
     with pytest.raises(LMStudioValueError, match="is no server address: it"):

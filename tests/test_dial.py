@@ -129,7 +129,7 @@ def test_silence_ends_at_the_deadline(monkeypatch):
 
         resolve(monkeypatch, "127.0.0.2", "127.0.0.1")
         with pytest.raises(NotReached) as caught:
-            dial("both", port, soon(2.0))
+            dial("both", port, soon(0.9))
     (one, refused), (other, late) = caught.value.failures
     assert ("IPv4 127.0.0.1", errno.ECONNREFUSED) == (one, refused.errno)
     assert "IPv4 127.0.0.2" == other
