@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -81,6 +82,23 @@ class Malformed(Exception):
         self.error = error
 
 
+@attrs.frozen
+class _Before:
+    """What was there before batches were put in their place.
+
+    Attributes:
+        taken: The batches.
+        count: How many fragments there were.
+        asked: The calls of tools.
+        is_cut: Whether the prediction was cancelled before them.
+    """
+
+    taken: list[Batch]
+    count: int
+    asked: Asked
+    is_cut: bool
+
+
 class Arrivals:
     """The fragments of one prediction: kept in order, taken in by whoever waits.
 
@@ -106,6 +124,12 @@ class Arrivals:
         # call more for each batch would cost more than the turn does.
         self._turns = Turns()
         self._turn = self._turns.holder
+        # Batches out of the mailbox that are not put in their place yet, and what was
+        # there before that began. Ctrl-C may come in the middle of it: whoever is
+        # next begins again with the same batches, and comes to the same.
+        self._taken: list[Batch] = []
+        self._before: _Before | None = None
+        self._problem: LMStudioProtocolError | None = None  # to be raised
 
     def wait_beyond(
         self,
@@ -124,7 +148,8 @@ class Arrivals:
             time is over.
 
         Raises:
-            Malformed: A packet does not fit; it is left out.
+            Malformed: A packet does not fit; it is left out. Raised until
+                `problem_is_known`.
             LMStudioRuntimeError: A callback waits for the end of what waits for it.
             Exception: What a callback of the user raised.
         """
@@ -138,34 +163,36 @@ class Arrivals:
         finally:
             if self._watch.bar is not None:
                 self._watch.bar.clear()  # nobody draws it while nobody waits
+        self._raise_problem()
         return len(fragments) > position and not is_over()
 
     def _next(
         self, position: int, left: float | None, is_over: Callable[[], bool]
     ) -> bool:
         """Take one batch, or wait until another thread has; False when none came."""
-        me, turn = threading.get_ident(), self._turn
-        if turn.get(TURN) == me:
+        mine, turn = (threading.get_ident(),), self._turn
+        if turn and self._turns.is_mine:
             raise LMStudioRuntimeError(
                 "a callback of a prediction can't wait for that prediction"
             )
         try:
-            if turn.setdefault(TURN, me) != me:
+            if turn.setdefault(TURN, mine) is not mine:
                 return self._turns.wait(
                     left,
                     lambda: is_over() or self.drained or len(self.fragments) > position,
                 )
             if is_over() or self.drained or len(self.fragments) > position:
                 return True  # another thread brought it meanwhile
-            bar = self._watch.bar
-            batch = self._inbox.get(left if bar is None else self._until(left, bar))
-            if batch is not None:
-                self._take(batch)
-            elif bar is not None:
+            bar, taken = self._watch.bar, self._taken
+            limit = left if bar is None else self._until(left, bar)
+            if taken or self._inbox.move(taken, limit):
+                self._take()
+                return True
+            if bar is not None:
                 bar.tick()
-            return batch is not None
+            return False
         finally:
-            if turn.get(TURN) == me:
+            if turn.get(TURN) is mine:
                 self._turns.leave()
 
     @staticmethod
@@ -178,16 +205,14 @@ class Arrivals:
 
     def take_what_is_here(self) -> None:
         """Take without waiting and without calling back, unless another is at it."""
-        me, turn = threading.get_ident(), self._turn
-        if TURN in turn:
-            return  # this very thread, perhaps
+        mine, turn = (threading.get_ident(),), self._turn
         try:
-            if turn.setdefault(TURN, me) != me:
-                return
-            while (batch := self._inbox.get(0)) is not None:
-                self._take(batch, quietly=True)
+            if turn.setdefault(TURN, mine) is not mine:
+                return  # this very thread, perhaps
+            while self._taken or self._inbox.move(self._taken, 0):
+                self._take(quietly=True)
         finally:
-            if turn.get(TURN) == me:
+            if turn.get(TURN) is mine:
                 self._turns.leave()
 
     def after_fork(self) -> None:
@@ -210,25 +235,27 @@ class Arrivals:
             return f"{self.progress:.0%} of the prompt processed"
         return "nothing has arrived"
 
-    def _take(self, batch: Batch, *, quietly: bool = False) -> None:
-        """Put what arrived where it belongs. Only for the taker."""
-        fragments, make = self.fragments, fragment_from_wire
-        add, before = fragments.append, len(fragments)
+    def _take(self, *, quietly: bool = False) -> None:
+        """Put what was taken where it belongs. Only for who has the turn."""
+        taken, before, make = self._taken, self._before, fragment_from_wire
+        if before is None or before.taken is not taken:
+            self._before = before = _Before(
+                taken, len(self.fragments), self.asked, self._is_cut
+            )
+        new: list[Fragment] = []
+        add, rare = new.append, []
         progress: list[float] = []
-        calls: list[ToolCallRequest] = []
         problem: LMStudioProtocolError | None = None
-        is_answered = False
-        for item in batch:
+        is_cut, is_last, is_answered = before.is_cut, False, False
+        for item in taken[0] if len(taken) == 1 else chain.from_iterable(taken):
             if type(item) is End:
-                if item is CUT:
-                    self._is_cut = True
-                else:
-                    self.drained = True
+                is_cut = is_cut or item is CUT
+                is_last = is_last or item is not CUT
                 continue
             try:
                 kind = item["type"]
                 if kind == "fragment":
-                    if not self._is_cut:
+                    if not is_cut:
                         add(make(item["fragment"]))
                 elif kind == "promptProcessingProgress":
                     share = item.get("progress")
@@ -236,19 +263,36 @@ class Arrivals:
                         progress.append(float(share))
                 elif kind == "success":
                     is_answered = True
-                elif not self._is_cut and self.asked.take(kind, item):
-                    calls.append(self.asked.calls[-1])
+                elif not is_cut:
+                    rare.append((kind, item))
             except LMStudioProtocolError as exc:
                 problem = problem or exc
             except (KeyError, TypeError, AttributeError) as exc:
-                what = f"{type(exc).__name__}: {exc} in {shown(item)}"
-                problem = problem or LMStudioProtocolError("predict", what)
+                problem = problem or _misfit(exc, item)
+        asked = before.asked
+        calls: list[ToolCallRequest] = []
+        if rare:
+            asked, calls, problem = _asked_for(asked, rare, problem)
+        # All that others see, in steps that may be repeated; the last ends the taking.
+        self.fragments[before.count :] = new
+        self.asked, self._is_cut = asked, is_cut
         if progress:
             self.progress = progress[-1]
-        if problem is not None:
-            raise Malformed(problem)
+        self._problem = self._problem or problem
+        self.drained = self.drained or is_last
+        self._taken = []
+        self._before = None
+        self._raise_problem()
         if not quietly and self._calls_back and self._is_watched:
-            self._show(progress, fragments[before:], calls, is_answered)
+            self._show(progress, new, calls, is_answered)
+
+    def _raise_problem(self) -> None:
+        if self._problem is not None:
+            raise Malformed(self._problem)
+
+    def problem_is_known(self) -> None:
+        """Raise it no more: whoever asks has done about it what there is to do."""
+        self._problem = None
 
     def _show(
         self,
@@ -289,3 +333,26 @@ class Arrivals:
         for call in self.asked.calls:
             parts.append(Part(type="toolCallRequest", tool_call_request=call))
         return Message(role="assistant", content=parts)
+
+
+def _asked_for(
+    before: Asked,
+    packets: list[tuple[Any, dict[str, Any]]],
+    problem: LMStudioProtocolError | None,
+) -> tuple[Asked, list[ToolCallRequest], LMStudioProtocolError | None]:
+    """The calls of tools with these packets, which of them are new, what is wrong."""
+    asked, calls = before.copy(), []
+    for kind, packet in packets:
+        try:
+            if asked.take(kind, packet):
+                calls.append(asked.calls[-1])
+        except LMStudioProtocolError as exc:
+            problem = problem or exc
+        except (KeyError, TypeError, AttributeError) as exc:
+            problem = problem or _misfit(exc, packet)
+    return asked, calls, problem
+
+
+def _misfit(exc: Exception, packet: object) -> LMStudioProtocolError:
+    what = f"{type(exc).__name__}: {exc} in {shown(packet)}"
+    return LMStudioProtocolError("predict", what)

@@ -28,6 +28,13 @@ class Asked:
         self._id: str | None = None  # of the call that is being written
         self._name = ""
 
+    def copy(self) -> Asked:
+        """The same, which takes more packets without changing this one."""
+        made = Asked()
+        made.calls, made.failures = [*self.calls], [*self.failures]
+        made._id, made._name = self._id, self._name
+        return made
+
     def take(self, kind: str, packet: dict[str, Any]) -> bool:
         """Take any packet that is neither text nor progress.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from queue import Empty, SimpleQueue
+from collections import deque
+from itertools import islice
 from typing import Any
 
 from .forks import FORKED
@@ -28,17 +30,29 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Batch] = SimpleQueue()
+        # What waits, oldest first, and a bell for who waits: locked while nothing is
+        # new. A queue would do both in one, but who is interrupted in taking from it
+        # loses what was taken.
+        self._batches: deque[Batch] = deque()
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self.heard = time.monotonic()
         self.request: tuple[Any, int] | None = None
 
     def put(self, batch: Batch) -> None:
         """Deliver packets in order; the last one ever is an `End`."""
         self.heard = time.monotonic()
-        self._queue.put(batch)
+        self._batches.append(batch)
+        if self._bell.locked():
+            try:
+                self._bell.release()
+            except RuntimeError:  # another thread was quicker
+                pass
 
     def forsake(self) -> None:
         """The request is the parent process's: its end, in a child after a fork."""
+        self._bell = threading.Lock()  # a thread of old may be in the middle of it
+        self._bell.acquire()
         self.put([End("lost", FORKED)])
 
     def pending(self) -> Any:
@@ -57,30 +71,55 @@ class Mailbox:
         Returns:
             The batch, or None when the time is over.
         """
-        if not self._queue.empty():
-            batch = self._all_that_is_here()
-            if batch is not None:
-                return batch
-        if timeout is not None and timeout <= 0:
+        if not self._wait(timeout):
             return None
+        try:
+            batch = self._batches.popleft()
+        except IndexError:  # another thread took it meanwhile
+            return self.get(timeout)
+        try:
+            while len(batch) < ENOUGH and self._batches:
+                batch += self._batches.popleft()
+        except IndexError:
+            pass
+        return batch
+
+    def move(self, into: list[Batch], timeout: float | None = None) -> bool:
+        """Wait for the next batches, and move some of them to the end of a list.
+
+        Whenever Ctrl-C comes, each batch is in the one or in the other. Only for one
+        thread at a time.
+
+        Args:
+            timeout: As for `get`.
+
+        Returns:
+            False when the time is over.
+        """
+        if not self._wait(timeout):
+            return False
+        batches = self._batches
+        count, size, here = 0, 0, len(batches)
+        while count < here and size < ENOUGH:
+            size += len(batches[count])
+            count += 1
+        # All in one call of C, which no signal handler can split.
+        into.extend(islice(iter(batches.popleft, None), count))
+        return True
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait until there is a batch; False when the time is over."""
+        if self._batches:
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = SLICE
             if deadline is not None:
                 left = min(SLICE, deadline - time.monotonic())
                 if left <= 0:
-                    return None
-            try:
-                return self._queue.get(timeout=left)
-            except Empty:
-                continue
-
-    def _all_that_is_here(self) -> Batch | None:
-        """Batches that wait, as one: taking them one by one costs more than they do."""
-        try:
-            batch = self._queue.get_nowait()
-            while len(batch) < ENOUGH and not self._queue.empty():
-                batch += self._queue.get_nowait()
-        except Empty:  # another thread took it meanwhile
-            return None
-        return batch
+                    return False
+            self._bell.acquire(True, left)
+            if self._batches:
+                return True

@@ -18,6 +18,7 @@ from .errors import (
     LMStudioChannelClosedError,
     LMStudioError,
     LMStudioPredictionError,
+    LMStudioRuntimeError,
     LMStudioTimeoutError,
 )
 from .forks import renew_locks
@@ -235,6 +236,7 @@ class Prediction(_Settled[T]):
         self._session = session
         self._parse = parse
         self._stopping = False  # cancel() was called
+        self._is_stopped = False  # and has done what it does
         self._iterated = False  # somebody has begun to
         self._result: PredictionResult[T] | None = None
         self.set_running_or_notify_cancel()
@@ -375,6 +377,7 @@ class Prediction(_Settled[T]):
                 return self._arrivals.wait_beyond(position, deadline, is_over)
             except Malformed as exc:
                 self._give_up(exc.error, overrules=True)
+                self._arrivals.problem_is_known()
             except BaseException:  # Ctrl-C, or what a callback of the user raised
                 self.cancel()
                 raise
@@ -422,12 +425,13 @@ class Prediction(_Settled[T]):
         with self._settling:
             if self._outcome is not None:
                 return False
-            is_first, self._stopping = not self._stopping, True
-        if is_first:
-            self._inbox.put([CUT])
-            # On the worker: a signal handler may be here while its own thread holds
-            # the locks of the connection, or is in the middle of a frame.
-            self._session.worker.soon(self._channel.cancel)
+            self._stopping = True
+            if not self._is_stopped:  # or a second Ctrl-C interrupted it here
+                self._inbox.put([CUT])
+                # On the worker: a signal handler may be here while its own thread
+                # holds the locks of the connection, or is in the middle of a frame.
+                self._session.worker.soon(self._channel.cancel)
+                self._is_stopped = True
         return True
 
     close = cancel
@@ -545,9 +549,20 @@ class _Guard:
         prediction, signal, now = self._prediction(), self._signal, time.monotonic()
         if prediction is None or prediction.done():
             return
-        if signal is not None and signal.is_set():
-            prediction.cancel()
-            signal = None
+        if signal is not None:
+            try:
+                is_set = signal.is_set()
+            except Exception as exc:  # it is the user's; limits must outlast it
+                error = LMStudioRuntimeError(
+                    "the signal of a prediction can't be asked: is_set() raised"
+                    f" {type(exc).__name__}: {exc}"
+                )
+                error.__cause__ = exc
+                prediction._give_up(error)
+                return
+            if is_set:
+                prediction.cancel()
+                signal = None
         looks = []
         if self._timeout is not None:
             looks.append(self._started + self._timeout)

@@ -7,10 +7,12 @@ import time
 
 import pytest
 
+from interrupts import Interrupt
 from lmstudio import LMStudioRuntimeError, LMStudioTypeError, LMStudioValueError
 from lmstudio.arrivals import CUT, Arrivals, Malformed, Watch
 from lmstudio.mailbox import Mailbox
 from lmstudio.protocol.client import End
+from lmstudio.turns import TURN
 from predictions import waits
 
 END = End("closed")
@@ -78,8 +80,8 @@ def test_the_cut():
     assert ["a"] == made.fragments
 
 
-def test_malformed_packets_come_out_once():
-    """The rest of their batch is kept."""
+def test_malformed_packets_come_out():
+    """The rest of their batch is kept; the first is raised until it is known."""
     made, _ = arrivals([piece("a"), {"type": "fragment"}, 7, piece("b"), END])
 
     with pytest.raises(Malformed) as caught:
@@ -89,6 +91,7 @@ def test_malformed_packets_come_out_once():
         " KeyError: 'fragment' in {'type': 'fragment'}"
     ) == str(caught.value.error)
     assert ["a", "b"] == made.fragments
+    made.problem_is_known()
     assert made.wait_beyond(2) is False
 
 
@@ -158,7 +161,7 @@ def test_taking_what_is_here():
 def test_taking_leaves_it_to_who_is_at_it():
     """While another thread takes, there is nothing to do."""
     made, inbox = arrivals()
-    taking = waits(inbox, "get")
+    taking = waits(inbox, "move")
     thread = threading.Thread(target=made.wait_beyond, args=(0,))
     thread.start()
     assert taking.wait(5)
@@ -246,3 +249,112 @@ def test_two_wait(monkeypatch):
         thread.join(5)
 
     assert [True, True] == answers
+
+
+def call_packets(name):
+    yield {"type": "toolCallGenerationStart", "toolCallId": name}
+    yield {
+        "type": "toolCallGenerationEnd",
+        "toolCallRequest": {"type": "function", "name": name, "arguments": {}},
+    }
+
+
+def read(made):
+    while made.wait_beyond(len(made.fragments)):
+        pass
+
+
+@pytest.mark.parametrize("enough", [1, 3, 512])
+def test_ctrl_c_at_any_step(monkeypatch, enough):
+    """Whoever goes on afterwards comes to the same, whichever step it hit."""
+    monkeypatch.setattr("lmstudio.mailbox.ENOUGH", enough)
+    for at in range(1, 2000):
+        made, _ = arrivals(
+            [progress(0.5), piece("a")],
+            [piece("b"), *call_packets("one"), piece("c")],
+            [piece("d")],
+            [*call_packets("two"), piece("e"), END],
+        )
+        interrupt = Interrupt(at)
+        try:
+            with interrupt:
+                read(made)
+        except KeyboardInterrupt:
+            pass
+        read(made)
+        assert ["a", "b", "c", "d", "e"] == made.fragments, interrupt.where
+        assert ["one", "two"] == [call.name for call in made.asked.calls]
+        assert (0.5, True) == (made.progress, made.drained)
+        made.take_what_is_here()
+        if interrupt.where is None:
+            break
+    assert at > 50
+
+
+@pytest.mark.parametrize("enough", [1, 512])
+def test_ctrl_c_and_a_cut(monkeypatch, enough):
+    """What is behind the cut stays away, and what was before it stays there."""
+    monkeypatch.setattr("lmstudio.mailbox.ENOUGH", enough)
+    for at in range(1, 2000):
+        made, _ = arrivals([piece("a")], [piece("b")], [CUT], [piece("c"), END])
+        interrupt = Interrupt(at)
+        try:
+            with interrupt:
+                read(made)
+        except KeyboardInterrupt:
+            pass
+        read(made)
+        assert ["a", "b"] == made.fragments, interrupt.where
+        if interrupt.where is None:
+            break
+    assert at > 30
+
+
+def test_ctrl_c_at_any_step_of_one_thread_lets_another_go_on(monkeypatch):
+    """It takes over the turn that was left behind, after its first look."""
+    monkeypatch.setattr("lmstudio.turns.SLICE", 0.001)
+    for at in range(1, 2000):
+        made, _ = arrivals([piece("a")], [piece("b"), END])
+        interrupt = Interrupt(at)
+        try:
+            with interrupt:
+                read(made)
+        except KeyboardInterrupt:
+            pass
+        thread = threading.Thread(target=read, args=(made,), daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive(), interrupt.where
+        assert ["a", "b"] == made.fragments, interrupt.where
+        if interrupt.where is None:
+            break
+    assert at > 20
+
+
+def test_a_problem_that_an_interrupt_kept_back():
+    """It comes out where somebody waits next."""
+    for at in range(1, 2000):
+        made, _ = arrivals([piece("a"), {"type": "fragment"}, END])
+        interrupt, problems = Interrupt(at), []
+        for _ in range(3):
+            try:
+                with interrupt:
+                    read(made)
+            except Malformed:
+                problems.append(1)
+                made.problem_is_known()
+            except KeyboardInterrupt:
+                pass
+        if interrupt.where is None:
+            break
+        assert problems, interrupt.where
+    assert at > 10
+
+
+def test_a_turn_left_behind():
+    """A callback that waits is refused as ever, and a turn without work is not."""
+    made, _ = arrivals([piece("a"), END])
+    made._turn[TURN] = (threading.get_ident(),)
+
+    assert made.wait_beyond(0)
+    assert {} == made._turn

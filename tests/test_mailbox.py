@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from queue import Empty
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 
 from lmstudio import mailbox as module
+from lmstudio.forks import FORKED
 from lmstudio.mailbox import Mailbox
+from lmstudio.protocol.client import End
 
 PATIENCE = 5.0
 
@@ -36,33 +38,75 @@ def test_a_long_batch_comes_alone(monkeypatch):
     assert [[1, 2], [3, 4, 5, 6], [7]] == [mailbox.get() for _ in range(3)]
 
 
-def test_a_batch_that_another_thread_was_quicker_to_take():
-    """Then there is nothing here, and the wait goes on to its limit."""
+@pytest.mark.parametrize("stolen", [0, 1])
+def test_a_batch_that_another_thread_was_quicker_to_take(stolen):
+    """Then the wait goes on, or what was taken so far is all."""
 
-    class Stolen:
-        def empty(self):
-            return False
-
-        def get_nowait(self):
-            raise Empty
-
-        def get(self, timeout):
-            return ["late"]
+    class Stolen(deque):
+        def popleft(self):
+            nonlocal stolen
+            stolen -= 1
+            if stolen == -1:
+                self.clear()
+                mailbox.put([3])
+                raise IndexError
+            return super().popleft()
 
     mailbox = Mailbox()
-    mailbox._queue = Stolen()
-    assert mailbox.get(0) is None
-    assert ["late"] == mailbox.get(1)
+    mailbox._batches = Stolen([[1], [2]])
+    assert [[3], [1]][stolen] == mailbox.get(1)
 
 
 def test_waiting_ends_with_a_delivery():
     """A waiting thread gets what another puts, with and without a limit."""
+    for limit in (None, PATIENCE):
+        mailbox = Mailbox()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(mailbox.get, limit)
+            mailbox.put([1])
+            assert [1] == waiting.result(PATIENCE)
+
+
+def test_each_of_two_that_wait_gets_one():
+    """A delivery wakes one of them, the next one the other."""
     mailbox = Mailbox()
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(mailbox.get), pool.submit(mailbox.get, PATIENCE)]
+        waiting = {pool.submit(mailbox.get) for _ in range(2)}
         mailbox.put([1])
+        done, waiting = wait(waiting, PATIENCE, FIRST_COMPLETED)
         mailbox.put([2])
-        assert [[1], [2]] == sorted(w.result(PATIENCE) for w in waiting)
+        assert [[1], [2]] == [future.result(PATIENCE) for future in (*done, *waiting)]
+
+
+def test_two_that_deliver_at_once():
+    """The second one rings a bell that the first has rung already."""
+
+    class Late:
+        def locked(self):
+            return True
+
+        def release(self):
+            raise RuntimeError("release unlocked lock")
+
+    mailbox = Mailbox()
+    mailbox._bell = Late()
+    mailbox.put([1])
+    assert [1] == mailbox.get(0)
+
+
+def test_moving(monkeypatch):
+    """Batches move as they are, oldest first, as many as are enough."""
+    monkeypatch.setattr(module, "ENOUGH", 2)
+    mailbox, taken = Mailbox(), []
+    assert not mailbox.move(taken, 0)
+    for batch in ([1], [2], [3, 4, 5], [6]):
+        mailbox.put(batch)
+
+    assert mailbox.move(taken)
+    assert [[1], [2]] == taken
+    assert mailbox.move(taken, 1)
+    assert [[1], [2], [3, 4, 5]] == taken
+    assert [6] == mailbox.get(0)
 
 
 def test_waiting_ends_with_its_time(monkeypatch):
@@ -94,16 +138,32 @@ def test_ctrl_c_ends_a_wait(monkeypatch):
     mailbox = Mailbox()
     here = threading.get_ident()
 
-    class Asked(module.SimpleQueue):
-        def get(self, block=True, timeout=None):
+    class Bell:
+        def __init__(self, bell):
+            self.bell = bell
+
+        def acquire(self, blocking, timeout):
             if not thread.ident:
                 thread.start()
-            return super().get(block, timeout)
+            return self.bell.acquire(blocking, timeout)
 
-    mailbox._queue = Asked()
+        def __getattr__(self, name):
+            return getattr(self.bell, name)
+
+    mailbox._bell = Bell(mailbox._bell)
     thread = threading.Thread(target=signal.pthread_kill, args=(here, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         mailbox.get()
     thread.join()
     mailbox.put([1])
     assert [1] == mailbox.get()
+
+
+def test_a_forsaken_mailbox_ends():
+    """What was there comes first, then the end; nobody waits at the bell of old."""
+    mailbox = Mailbox()
+    mailbox.put([1])
+    bell = mailbox._bell
+    mailbox.forsake()
+    assert [1, End("lost", FORKED)] == mailbox.get()
+    assert bell is not mailbox._bell

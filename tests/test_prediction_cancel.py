@@ -120,28 +120,31 @@ def test_cancel_ends_every_iteration(fake, model, monkeypatch, step):
 def test_cancel_with_a_backlog(fake, model):
     """Iterating ends in under 100 ms behind megabytes; the result has them all."""
     pieces = [f"{n:05} " + "x" * 994 for n in range(5000)]
-    gate = Await()
-    fake.reply([*pieces, gate, AWAIT_CANCEL])
-    prediction = model.respond("x")
-    texts = iter(prediction)
-    assert pieces[0] == next(texts)
-    assert gate.reached.wait(20)
-    deadline = time.monotonic() + 20
-    while prediction._inbox._queue.qsize() == 0 and time.monotonic() < deadline:
-        time.sleep(0.001)
     assert 5_000_000 <= sum(map(len, pieces))
 
-    started = time.perf_counter()
-    prediction.cancel()
-    late = len(list(texts))
-    took = time.perf_counter() - started
+    def once():
+        gate = Await()
+        fake.reply([*pieces, gate, AWAIT_CANCEL])
+        prediction = model.respond("x")
+        texts = iter(prediction)
+        assert pieces[0] == next(texts)
+        assert gate.reached.wait(20)
+        deadline = time.monotonic() + 20
+        while not prediction._inbox._batches and time.monotonic() < deadline:
+            time.sleep(0.001)
+        started = time.perf_counter()
+        prediction.cancel()
+        late = len(list(texts))
+        took = time.perf_counter() - started
 
-    assert took < 0.1
-    assert 0 == late
-    assert "userStopped" == prediction.stats.stop_reason
-    whole = prediction.content
-    assert "".join(pieces).startswith(whole)
-    assert list(prediction.result().fragments) == pieces[: len(whole) // 1000]
+        assert 0 == late
+        assert "userStopped" == prediction.stats.stop_reason
+        whole = prediction.content
+        assert "".join(pieces).startswith(whole)
+        assert list(prediction.result().fragments) == pieces[: len(whole) // 1000]
+        return took
+
+    quickest(0.1, once)
 
 
 def test_cancel_among_pieces_that_have_arrived(fake, model):
@@ -384,7 +387,7 @@ def test_a_done_callback_keeps_it(fake, client, model):
 
     assert "ab" == texts.get(timeout=5)
     deadline = time.monotonic() + 5
-    # Without the GIL a thread frees what it made, so the reader must not sleep for ever.
+    # Without the GIL a thread frees what it made: the reader must not sleep for ever.
     while not gone.wait(0.01):
         client.llm.list_loaded()
         assert time.monotonic() < deadline
@@ -547,3 +550,24 @@ def test_slow_callbacks_hold_nobody_up(fake, model, monkeypatch):
         go.set()
         assert ["a", "a"] == [thread.result(5) for thread in threads]
     prediction.cancel()
+
+
+def test_a_second_ctrl_c_in_the_midst_of_cancel(fake, model, monkeypatch):
+    """What the first one did not come to is done by the next cancel."""
+    fake.reply(["a", AWAIT_CANCEL])
+    prediction = model.respond("x")
+    assert "a" == next(iter(prediction))
+    put, calls = prediction._inbox.put, []
+
+    def interrupted(batch):
+        calls.append(batch)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        put(batch)
+
+    prediction._inbox.put = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        prediction.cancel()
+    assert prediction.cancel()
+    assert "a" == prediction.result(5).content
+    assert fake.wait_for(is_cancel)

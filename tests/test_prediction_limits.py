@@ -14,6 +14,7 @@ import pytest
 from lmstudio import (
     LMStudioClient,
     LMStudioProtocolError,
+    LMStudioRuntimeError,
     LMStudioTimeoutError,
     LMStudioTypeError,
     LMStudioValueError,
@@ -72,7 +73,7 @@ def test_result_limit_while_another_takes(fake, model, monkeypatch):
     with model.respond("x") as prediction:
         assert "a" == next(iter(prediction))
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            holds = waits(prediction._inbox, "get")
+            holds = waits(prediction._inbox, "move")
             taking = pool.submit(list, prediction)
             assert holds.wait(5)
             started = time.monotonic()
@@ -314,3 +315,22 @@ def test_one_signal_for_a_thousand_predictions(fake, model):
     signal.listen(done.set)
 
     assert len(signal._listeners) < 5
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_a_signal_that_raises(fake, model, limit):
+    """It ends the prediction with an error that names what it raised, and the text."""
+
+    class Broken:
+        def is_set(self):
+            raise ZeroDivisionError("division by zero")
+
+    fake.reply(["a", AWAIT_CANCEL])
+    prediction = model.respond("x", signal=Broken(), timeout=limit)
+    with pytest.raises(LMStudioRuntimeError, match=r"is_set.*ZeroDiv") as caught:
+        prediction.result(5)
+
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert fake.wait_for(is_cancel)
+    fake.reply("b")
+    assert "b" == model.respond("y").content

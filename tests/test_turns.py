@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -150,7 +151,7 @@ def test_news_before_the_end_of_a_step():
     news.append("news")
     turns.tell()
     assert joined([other])
-    assert {TURN: first.thread.ident} == turns.holder
+    assert {TURN: (first.thread.ident,)} == turns.holder
     first.end()
 
 
@@ -190,7 +191,7 @@ def test_a_time_limit(left):
     first = Held(turns)
     assert not turns.wait(left)
     turns.work(pytest.fail, left, never)
-    assert {TURN: first.thread.ident} == turns.holder
+    assert {TURN: (first.thread.ident,)} == turns.holder
     first.end()
 
 
@@ -240,6 +241,79 @@ def test_ctrl_c_while_waiting():
     with pytest.raises(KeyboardInterrupt):
         turns.work(pytest.fail, None, never)
     turns.news.wait = real
-    assert {TURN: first.thread.ident} == turns.holder
+    assert {TURN: (first.thread.ident,)} == turns.holder
     assert 0 == turns._waiting
     first.end()
+
+
+def test_the_turn_of_a_thread_that_a_child_process_has_not():
+    """It is given back there, and the lock is new; that of who forks is kept."""
+    turns = Turns()
+    other = Held(turns)
+    with turns.news:  # as another thread of the parent
+        assert turns.after_fork()
+        [probe] = started(lambda: turns.work(turns.tell, None, never))
+        assert joined([probe])
+    other.end()
+
+    mine = (threading.get_ident(),)
+    turns.holder[TURN] = mine
+    assert not turns.after_fork()
+    assert {TURN: mine} == turns.holder
+    turns.leave()
+    assert not turns.after_fork()
+
+
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_a_turn_that_its_thread_left_behind(monkeypatch, has_gil):
+    """Others take it over after their first look, and the thread itself at once.
+
+    Without the GIL others take it only from a thread that has ended.
+    """
+    monkeypatch.setattr("lmstudio.turns.SLICE", 0.001)
+    monkeypatch.setattr("lmstudio.turns.HAS_GIL", has_gil)
+    turns, done = Turns(), []
+    turns.holder[TURN] = (threading.get_ident(),)
+    if not has_gil:
+        assert not turns.wait(None)
+        assert not turns.is_mine
+
+    def work():
+        turns.wait(None)
+        turns.work(lambda: done.append(turns.is_mine), None, never)
+
+    [other] = started(work)
+    assert joined([other])
+    assert [True] == done
+
+    turns.holder[TURN] = (threading.get_ident(),)
+    assert not turns.is_mine
+    assert {} == turns.holder
+
+    turns.holder[TURN] = (other.ident,)  # it has ended
+    assert not turns.wait(None)
+    assert {} == turns.holder
+
+
+def test_a_turn_that_changes_hands_meanwhile(monkeypatch):
+    """Who looks after a turn leaves that of the next one alone."""
+    monkeypatch.setattr("lmstudio.turns.SLICE", 0.001)
+    turns, gone = Turns(), (0,)
+    turns.holder[TURN] = gone
+
+    def other(frames=sys._current_frames):
+        turns.holder[TURN] = mine
+        return frames()
+
+    mine = (threading.get_ident(),)
+    monkeypatch.setattr("lmstudio.turns.sys._current_frames", other)
+    assert not turns.wait(None)
+    assert mine is turns.holder.pop(TURN)
+
+
+def test_a_turn_that_was_given_back_at_the_end_of_the_wait(monkeypatch):
+    """Then there is nothing to look after."""
+    turns = Turns()
+    turns.holder[TURN] = (0,)
+    turns.news.wait = lambda left: turns.holder.clear()
+    assert not turns.wait(0)
