@@ -127,7 +127,7 @@ def test_abandoning_on_a_broken_connection(linked):
     def fail(payload):
         raise TransportEnded("broken")
 
-    connection._transport.send = Sends(fail)
+    connection._transport.post = fail
     connection.abandon(number)
     assert 0 == connection._protocol.open_requests
 
