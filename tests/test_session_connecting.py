@@ -198,3 +198,14 @@ def test_a_request_has_a_limit_for_connecting():
             session.open("llm", "rpc", "x", None, mailbox, None, 0.02)
         assert mailbox.request is None
         session.close()
+
+
+def test_one_connection_is_kept(session):
+    """Of two that were made, after Ctrl-C in the first perhaps, the later is closed."""
+    kept = session.connection("llm")
+    late = session._reach("llm")
+
+    assert session._kept("llm", late) is kept
+    assert kept.is_usable
+    assert not late.is_usable
+    assert not late._reader.is_alive()
