@@ -13,6 +13,7 @@ import pytest
 import websocket
 
 import tls_files
+from lmstudio import transport as module
 from lmstudio.address import Address
 from lmstudio.dial import NotReached
 from lmstudio.sender import TransportEnded
@@ -220,3 +221,15 @@ def test_in_the_middle_of_a_frame(size):
             peer.send(data[200:])
             assert [b"x" * size] == reading.result(PATIENCE)
         assert not transport.is_mid_frame
+
+
+def test_a_limit_that_is_over():
+    """Nothing is read once the time for connecting is over, even what is there."""
+    now = time.monotonic()
+    assert 4.0 < module._before(now + PATIENCE) <= PATIENCE
+    one, other = socket.socketpair()
+    with one, other:
+        other.send(b"here")
+        with pytest.raises(TimeoutError):
+            module._Timed(one, now - 1.0).recv(4)
+        assert b"here" == module._Timed(one, now + PATIENCE).recv(4)
