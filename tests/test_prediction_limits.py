@@ -22,6 +22,7 @@ from lmstudio import (
 )
 from lmstudio.testing import AWAIT_CANCEL, NEVER, Await
 from predictions import cancels, until_error, waits
+from raw_server import RawServer
 from scripts import is_cancel
 
 #: Longer than any test: what waits for it hangs.
@@ -214,6 +215,24 @@ def test_a_long_limit_holds_nothing(fake, model, monkeypatch):
     assert fake.wait_for(is_cancel)
     assert gone.wait(5)  # the worker looks again by itself
     assert guard() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"timeout": 0.02}, "not finished within 0.02 s"),
+        ({"idle_timeout": 0.02}, "no news from the server for 0.02 s"),
+        ({"idle_timeout": 0.02, "timeout": 50}, "no news from the server for 0.02 s"),
+        ({"idle_timeout": 50, "timeout": 0.02}, "not finished within 0.02 s"),
+    ],
+)
+def test_limits_while_connecting(options, what):
+    """They begin with the call, and say what it was at."""
+    with RawServer("") as server, LMStudioClient(server.host) as client:
+        with pytest.raises(LMStudioTimeoutError) as caught:
+            client.llm.get("any").respond("x", **options)
+        expected = f"prediction: {what} (still connecting to {client.address})"
+        assert expected == str(caught.value)
 
 
 # --- signals

@@ -347,6 +347,42 @@ def test_what_tls_did_not_take_comes_first(tls):
         transport._sock = real
 
 
+def test_tls_before_it_is_shared(tls):
+    """One thread has the socket for itself until the connection is ready."""
+    with secured(tls) as (transport, peer):
+        assert 0.0 == transport.send(b"auth")
+        assert (TEXT, b"auth") == peer.frame()
+
+
+def test_forsaken_halves():
+    """After a fork nothing of the parent's is sent, and no lock of it is needed."""
+    one, other = socket.socketpair()
+    with other, one.dup():
+        half = Sender(one, str)
+        with half._sending:
+            half._outbox.append(module._Rest(memoryview(b"x"), is_begun=True))
+            half.forsake()
+        assert (-1, 0) == (one.fileno(), len(half._outbox))
+        half.close = lambda: None
+        with pytest.raises(TransportEnded):
+            half.send(b"x")
+
+
+def test_a_file_that_is_freed_while_it_is_waited_for(monkeypatch):
+    """Waiting for it may fail in any way then; who waits looks why."""
+    answers = [ValueError("no file"), OSError(errno.EBADF, "")]
+
+    def fail(*arguments):
+        if answers:
+            raise answers.pop()
+        transport.close()
+
+    with unwilling(1, *[BlockingIOError()] * 9) as (transport, _, _):
+        monkeypatch.setattr(module, "wait", fail)
+        with pytest.raises(TransportEnded, match="the connection is closed"):
+            transport.send(b"x")
+
+
 def test_waiting_has_a_limit():
     """A socket without news is not ready in time."""
     one, other = socket.socketpair()
