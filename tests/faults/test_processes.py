@@ -295,10 +295,9 @@ fork()""",
     "the one that forks": (
         "pass",
         """
-prediction = model.respond("slow", on_fragment=fork); next(iter(prediction))
-thread.start()""",
+prediction = model.respond("slow", on_fragment=fork); next(iter(prediction))""",
         "prediction.result",
-        "prediction.cancel()",
+        "thread.start(); prediction.cancel()",
         "prediction.content",
     ),
     "calling a tool": (
