@@ -103,6 +103,7 @@ def test_errors_of_the_server(server, session):
 def test_time_limits(server, session):
     """No answer in time is an error that says how long was waited for whom."""
     server.before("version", NEVER)
+    session.connection("system")  # which would count
     with pytest.raises(LMStudioTimeoutError) as caught:
         call(session, "system", "version", timeout=0.05)
 
@@ -373,6 +374,7 @@ def test_many_calls_time_out(server, session):
     """The time limit is that of each answer, and the error says which is missing."""
     server.before("tokenize", ())
     server.before("tokenize", NEVER)
+    session.connection("llm")  # which would count
     with pytest.raises(LMStudioTimeoutError, match=r"^input 1: tokenize: no answer"):
         call_all(session, "llm", "tokenize", texts(3), timeout=0.2)
 

@@ -25,6 +25,7 @@ from lmstudio.server.runner import serve
 from lmstudio.testing import NEVER
 from lmstudio.testing.engine import ScriptedEngine, Scripts
 from lmstudio.wire.repository import DownloadOption
+from raw_server import RawServer
 from scripts import is_cancel
 
 FILE = "Tiny.Q4_K_M.gguf"
@@ -182,11 +183,23 @@ def test_a_limit_of_the_wait(script):
 def test_a_limit_of_the_download(script, monkeypatch):
     """It cancels, and is the download's error."""
     monkeypatch.setattr("lmstudio.download.CANCEL_TIME", 0.05)
-    download = script.start(timeout=0.01)
+    download = script.start(timeout=0.4)
     with pytest.raises(LMStudioTimeoutError, match="continues it"):
         download.result()
     assert isinstance(download.exception(), LMStudioTimeoutError)
     script.was_cancelled()
+
+
+def test_a_limit_while_connecting():
+    """It begins with the call, and says what it was at."""
+    with RawServer("") as server, LMStudioClient(server.host) as client:
+        option = Script.option(client)
+        with pytest.raises(LMStudioTimeoutError) as caught:
+            option.download(wait=False, timeout=0.02)
+        assert str(caught.value) == (
+            "a/b was not downloaded within 0.02 s"
+            f" (still connecting to {client.address})"
+        )
 
 
 def test_several_threads(script):

@@ -129,6 +129,7 @@ def test_the_time_limit_is_that_of_predictions(fake):
     gate = Await()
     with LMStudioClient(fake.host, timeout=0.05, idle_timeout=60) as client:
         model = client.embedding.get("text-embed")
+        client._session.connection("embedding")  # which would count
         for given, words in (("a", "^embedString: no"), (["a"], "^input 0: embedStr")):
             fake.before("embedString", gate)
             with pytest.raises(LMStudioTimeoutError, match=words):
