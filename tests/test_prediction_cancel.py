@@ -425,7 +425,7 @@ def failed(model):
 
 
 def late(model):
-    prediction = model.respond("runs", timeout=0.01)
+    prediction = model.respond("runs", timeout=0.4)
     with pytest.raises(LMStudioTimeoutError):
         prediction.result()
     return prediction
