@@ -11,8 +11,9 @@ WITH_MODELS = LMSTUDIO_TEST_MODEL="$(call found,smollm2-135m-instruct)" \
     LMSTUDIO_TEST_EMBEDDING_MODEL="$(call found,all-minilm-l6-v2)"
 # More arguments: `make test ARGS="-k chat"` (then without interop), `make bench ARGS=-h`.
 ARGS ?=
-# All tests run in a process for each core, but not in more than four; some in one, which
-# starts sooner. A process that has no more tests takes some of another's.
+# What needs no model runs in a process for each core, but not in more than four; a part
+# of it in one, which starts sooner. A process without tests takes some of another's. The
+# model has the cores for itself.
 SPREAD = $(if $(ARGS),,-n auto --maxprocesses 4 --dist worksteal)
 # Python's development mode (-X dev), and warnings as errors (-W error) from the first import
 # on; as variables, since pytest-xdist hands no flags to its processes. `DEV=` is without.
@@ -24,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint format types pyright unit wheel interop bench resilience load docs clean help
+.PHONY: demo test live check lint format types pyright unit wheel interop bench resilience load docs clean help
 .PHONY: coverage soak model FORCE
 
 help:  ## this list
@@ -34,9 +35,16 @@ demo: .venv/demo.made  ## talk to a small model on this machine; nothing else is
 	@LMSTUDIO_HOME="$(MODELS)" "$(DEMO)" docs/examples/demo.py $(ARGS)
 
 test: .venv/test.made model  ## all tests, with the real model and the official clients
+ifeq ($(ARGS),)
+	@$(MAKE) --no-print-directory unit live interop
+else
 	@echo "== Running the tests"
-	@$(DEV) $(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(SPREAD) $(ARGS)
-	@$(if $(ARGS),,$(MAKE) --no-print-directory interop)
+	@$(DEV) $(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(ARGS)
+endif
+
+live: .venv/test.made model  ## the embedded server with the real model
+	@echo "== Running the tests with the real model"
+	@$(DEV) $(WITH_MODELS) "$(TEST)" -m pytest -m live --ignore=tests/interop $(ARGS)
 
 interop: .venv/test.made model  ## the official clients against the embedded server
 	@echo "== Running the official clients against the embedded server"
