@@ -107,6 +107,7 @@ def test_the_limit_of_calls(fake):
     """idle_timeout is how long a call that is answered at once may take."""
     fake.before("listLoaded", NEVER)
     with LMStudioClient(fake.host, idle_timeout=0.4) as client:
+        client._session.connection("llm")  # which would count
         with pytest.raises(LMStudioTimeoutError) as caught:
             client.llm.list_loaded()
         assert f"listLoaded: no answer from {fake.url} within 0.4 s" == str(
@@ -183,7 +184,7 @@ def test_results_are_read_behind_the_block(fake):
 def waits_in_exit(prediction):
     """Return when the main thread waits for a prediction."""
     main = threading.main_thread().ident
-    while prediction._arrivals._turn.get("taker") != main:
+    while prediction._arrivals._turn.get("taker") != (main,):
         pass
 
 
