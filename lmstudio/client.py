@@ -285,7 +285,11 @@ class _Ending:
         in the middle of anything, and what it interrupted holds its locks until the
         call returns. What raises there, Ctrl-C too, interrupts the wait only.
         """
-        if not self._closer:
+        if self._session.worker.is_current:
+            # In a job, where nothing is interrupted; and unloading by the worker could
+            # not begin while it waits here.
+            self._close()
+        elif not self._closer:
             try:
                 start_new_thread(self._begin, ())  # takes no lock, as `Thread` does
             except RuntimeError:  # at the end of a program there are no new threads
