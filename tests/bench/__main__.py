@@ -3,6 +3,7 @@
     python tests/bench            everything
     python tests/bench engine     what client and server add to the engine
     python tests/bench clients    fragments and calls a second, next to other clients
+    python tests/bench steps      where the time of a fragment and of a call goes
 
 Only ratios within one run count: absolute times move with the machine.
 """
@@ -96,15 +97,18 @@ def compare_clients(repetitions: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=["engine", "clients"])
+    parser.add_argument("what", nargs="?", choices=["engine", "clients", "steps"])
     parser.add_argument("--reps", type=int, default=3, help="runs of each scenario")
     args = parser.parse_args()
     engine = 0
-    if args.what != "clients":
+    if args.what in (None, "engine"):
         print("== What client and server add to the engine", flush=True)
         engine = subprocess.run([sys.executable, HERE / "engine.py"]).returncode
-    if args.what != "engine":
+    if args.what in (None, "clients"):
         compare_clients(args.reps)
+    if args.what in (None, "steps"):
+        print("\n== Where the time of a fragment and of a call goes", flush=True)
+        subprocess.run([sys.executable, HERE / "steps.py"], check=True)
     sys.exit(engine)
 
 
