@@ -31,13 +31,13 @@ LIMIT = 0.2
 BEGIN = """
 import lmstudio.mailbox, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-real = lmstudio.mailbox.Mailbox.get
-def get(mailbox, *limits):
+real = lmstudio.mailbox.Mailbox._wait
+def wait(mailbox, *limits):
     if armed:
         armed.clear()
         print("waiting", flush=True)
     return real(mailbox, *limits)
-lmstudio.mailbox.Mailbox.get = get
+lmstudio.mailbox.Mailbox._wait = wait
 armed = []
 partial = lambda: ""
 try:
