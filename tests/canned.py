@@ -60,7 +60,14 @@ class Canned:
         self.memory: dict[Any, Any] = {}
         self._recording = list(recording)
 
-    def open(self, kind: Kind, endpoint: str, parameter: Any, mailbox: Mailbox) -> int:
+    def open(
+        self,
+        kind: Kind,
+        endpoint: str,
+        parameter: Any,
+        mailbox: Mailbox,
+        *limits: float | None,
+    ) -> int:
         """Answer with what the next request to this endpoint was answered with."""
         protocol = ClientProtocol()
         number, _ = protocol.open(kind, endpoint, parameter)
@@ -91,6 +98,6 @@ def answered(recording: Recording) -> Iterator[None]:
     """Answer all requests of new clients from a recording."""
     canned = Canned(recording)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "connection", lambda self, namespace: canned)
+        patch.setattr(Session, "connection", lambda *_, **__: canned)
         patch.setattr(Session, "greeting", lambda self: {})
         yield

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lmstudio import LMStudioClient, LMStudioWebsocketError, connection, transport
+from lmstudio import LMStudioClient, LMStudioWebsocketError, connection, sender
 from lmstudio.address import Address
 from lmstudio.testing import NEVER, FakeServer
 from tcp_proxy import Proxy
@@ -42,8 +42,8 @@ def impatient(monkeypatch):
         real = getattr(connection, name)
         monkeypatch.setattr(connection, name, real * SCALE)
     for name in ("SEND_STALL", "SLICE", "SEND_SILENT"):
-        real = getattr(transport, name)
-        monkeypatch.setattr(transport, name, real * SCALE)
+        real = getattr(sender, name)
+        monkeypatch.setattr(sender, name, real * SCALE)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_limits_add_up():
     assert (connection.PINGS + 1) * connection.PING_AFTER / 4 <= (
         connection.DEAD_AFTER - connection.PING_AFTER
     )
-    assert transport.SEND_SILENT + transport.SLICE <= NOTICED
+    assert sender.SEND_SILENT + sender.SLICE <= NOTICED
 
 
 @pytest.mark.parametrize("last", [0.0, 0.1, 2.4, 9.9, 10.0, 500.0])
@@ -102,7 +102,10 @@ def test_the_looks_find_it_in_time(monkeypatch, last):
     monkeypatch.setattr(connection, "time", clock)
     now, shut, looks = 0.0, [], []
     peer = types.SimpleNamespace(
-        heard=0.0, ping=lambda: True, close=lambda: shut.append(now)
+        heard=0.0,
+        is_mid_frame=False,
+        ping=lambda: True,
+        close=lambda: shut.append(now),
     )
     worker = types.SimpleNamespace(at=lambda when, job: looks.append((when, job)))
     address = Address.parse("localhost:1")

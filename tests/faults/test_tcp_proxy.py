@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import raw_server
-from lmstudio.transport import _frame
+from lmstudio.sender import frame_of
 from raw_server import PATIENCE, RawServer, frame
 from tcp_proxy import Hold, Proxy, corrupt, drop, fin, insert, join, reset, split
 
@@ -60,7 +60,7 @@ def test_nothing_is_harmed(ends):
     client, peer = link_up()
     peer.send(ANSWER + ONE + LONG + TWO)
     assert ANSWER + ONE + LONG + TWO == exactly(client, len(ANSWER + ONE + LONG + TWO))
-    sent = _frame(raw_server.TEXT, b"x" * 200)
+    sent = frame_of(raw_server.TEXT, b"x" * 200)
     client.sendall(sent)
     assert (raw_server.TEXT, b"x" * 200) == peer.frame()
     client.shutdown(socket.SHUT_WR)
@@ -137,7 +137,7 @@ def test_a_hold_is_a_delay_or_a_stall(ends):
     peer.send(ANSWER + ONE + TWO + THREE)
     assert ANSWER + ONE == exactly(client, len(ANSWER + ONE))
     assert gate.reached.wait(PATIENCE)
-    client.sendall(_frame(raw_server.TEXT, b"up"))
+    client.sendall(frame_of(raw_server.TEXT, b"up"))
     assert (raw_server.TEXT, b"up") == peer.frame()
     client.setblocking(False)
     with pytest.raises(BlockingIOError):
