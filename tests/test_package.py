@@ -22,6 +22,7 @@ PACKAGE = ROOT / "lmstudio"
 #: there in a base install.
 UNWANTED = (
     "asyncio",
+    "cattrs",
     "click",
     "jinja2",
     "jsonschema",
@@ -35,12 +36,12 @@ UNWANTED = (
     "xllamacpp",
 )
 
-#: Imports lmstudio from the folder in argv[1] and prints what is then imported.
+#: Imports argv[2] from the folder in argv[1] and prints what is then imported.
 PROBE = """
-import json, sys
+import importlib, json, sys
 sys.path.insert(0, sys.argv[1])
 before = set(sys.modules)
-import lmstudio
+importlib.import_module(sys.argv[2])
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
@@ -53,12 +54,22 @@ def settings():
     return parser
 
 
+def imported_with(name):
+    command = [sys.executable, "-c", PROBE, str(ROOT), name]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    return json.loads(run.stdout)
+
+
 @pytest.fixture(scope="module")
 def imported():
     """The modules that a fresh interpreter imports together with lmstudio."""
-    command = [sys.executable, "-c", PROBE, str(ROOT)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
-    return json.loads(run.stdout)
+    return imported_with("lmstudio")
+
+
+@pytest.fixture(scope="module")
+def imported_with_client():
+    """The modules that come with the client itself."""
+    return imported_with("lmstudio.client")
 
 
 def names_in(requirements: str) -> set[str]:
@@ -68,10 +79,12 @@ def names_in(requirements: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", UNWANTED)
-def test_import_stays_small(imported, name):
-    """Importing lmstudio imports neither an event loop nor what extras bring."""
+def test_import_stays_small(imported, imported_with_client, name):
+    """Neither an event loop nor what extras bring is imported, nor the converter."""
     assert "lmstudio" in imported
     assert name not in imported
+    assert "lmstudio.client" in imported_with_client
+    assert name not in imported_with_client
 
 
 def test_import_is_only_a_table(imported):

@@ -18,7 +18,7 @@ from cattrs.fns import identity
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ..errors import LMStudioProtocolError, shown
-from .model import camel
+from .model import TAGGED, camel
 
 T = TypeVar("T")
 
@@ -159,18 +159,9 @@ converter.register_structure_hook_factory(attrs.has, _reader)
 converter.register_unstructure_hook_factory(attrs.has, _writer)
 
 
-def tagged(
-    union: Any, field: str, variants: Mapping[str, type], other: type | None = None
-) -> None:
-    """Teach the converter a union whose members are told apart by a field.
-
-    Args:
-        union: The union type as annotations name it.
-        field: The field that tells, such as ``"type"``.
-        variants: Its values and their classes.
-        other: Class for unknown values, made from the whole object; without it an
-            unknown value is an error.
-    """
+def _tagged_reader(union: Any) -> Callable[[Any, Any], Any]:
+    """A reader for a union whose members are told apart by a field; see `tagged`."""
+    field, variants, other = TAGGED[union]
 
     def read(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -184,7 +175,10 @@ def tagged(
         known = ", ".join(sorted(variants))
         raise ValueError(f"expected {field} to be one of {known}, not {shown(tag)}")
 
-    converter.register_structure_hook(union, read)
+    return read
+
+
+converter.register_structure_hook_factory(TAGGED.__contains__, _tagged_reader)
 
 
 def structure(value: Any, kind: type[T] | Any, where: str) -> T:

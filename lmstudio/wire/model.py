@@ -14,7 +14,7 @@ import attrs
 
 from ..errors import shown
 
-__all__ = ["Plain", "camel", "model", "snake"]
+__all__ = ["TAGGED", "Plain", "camel", "model", "snake", "tagged"]
 
 
 def camel(name: str) -> str:
@@ -54,6 +54,26 @@ def _repr(self: Any) -> str:
         if field.repr and not (value is None and field.default is None)
     )
     return f"{type(self).__name__}({inside})"
+
+
+#: Unions that `tagged` names -> their field, the classes of its values, and the class
+#: for others. The converter reads them from here: it takes long to import.
+TAGGED: dict[Any, tuple[str, Mapping[str, type], type | None]] = {}
+
+
+def tagged(
+    union: Any, field: str, variants: Mapping[str, type], other: type | None = None
+) -> None:
+    """Have the members of a union told apart by a field.
+
+    Args:
+        union: The union type as annotations name it.
+        field: The field that tells, such as ``"type"``.
+        variants: Its values and their classes.
+        other: Class for unknown values, made from the whole object; without it an
+            unknown value is an error.
+    """
+    TAGGED[union] = (field, variants, other)
 
 
 class Plain:

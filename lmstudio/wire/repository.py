@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .converter import tagged
-from .model import model
+from .model import model, tagged
 
 #: Formats of models. Source: docs/wire/repository.md.
 FORMATS = (

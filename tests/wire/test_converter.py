@@ -13,10 +13,10 @@ from lmstudio.wire.converter import (
     camel,
     converter,
     structure,
-    tagged,
     unstructure,
     wire_name,
 )
+from lmstudio.wire.model import tagged
 
 
 @attrs.frozen(kw_only=True)
