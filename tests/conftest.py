@@ -99,8 +99,8 @@ def pytest_collection_finish() -> None:
 def settle() -> None:
     """Collect what nobody holds; what is left, the collector looks at no more.
 
-    Imports and reports come to stay. Many tests ask for a collection, which took
-    100 ms at the end of a run, and takes 10 when only what is new is looked at.
+    Imports and reports come to stay. Many tests ask for a collection, which takes
+    longer the more there is to look at.
     """
     gc.collect()
     gc.freeze()
