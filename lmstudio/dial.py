@@ -22,7 +22,7 @@ RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # select() knows 1024 files only, and epoll would take a file for each wait.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-_NAMES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+_NAMES: dict[int, str] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 # Answers of the host tell more than what this machine makes of an address: it may have
 # no IPv6 at all.
 _LITTLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL)
@@ -190,7 +190,7 @@ def _begun(family: int, where: Any) -> socket.socket:
 
 def _shown(place: Place) -> str:
     family, where = place
-    return f"{_NAMES.get(family, family)} {where[0]}"  # type: ignore[call-overload]
+    return f"{_NAMES.get(family, family)} {where[0]}"
 
 
 def _rank(exc: OSError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import selectors
 import socket
@@ -72,7 +73,7 @@ class _Rest:
         self.moved = time.monotonic()
 
 
-class Sender:
+class Sender(abc.ABC):
     """Sends over a socket, from any thread; `Transport` is the whole."""
 
     def __init__(
@@ -97,13 +98,13 @@ class Sender:
         self._why = "the client was closed"
 
     @property
+    @abc.abstractmethod
     def heard(self) -> float:
         """`time.monotonic` of the last bytes that came, pongs included."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Shut the socket down."""
-        raise NotImplementedError
 
     def forsake(self) -> None:
         """Free this process's copy of the socket without ending the connection."""

@@ -264,71 +264,59 @@ def read(made):
         pass
 
 
-@pytest.mark.parametrize("enough", [1, 3, 512])
-def test_ctrl_c_at_any_step(monkeypatch, enough):
-    """Whoever goes on afterwards comes to the same, whichever step it hit."""
-    monkeypatch.setattr("lmstudio.mailbox.ENOUGH", enough)
+def interrupted(*batches):
+    """Arrivals whose reader was interrupted: at its first step, its second, to none."""
     for at in range(1, 2000):
-        made, _ = arrivals(
-            [progress(0.5), piece("a")],
-            [piece("b"), *call_packets("one"), piece("c")],
-            [piece("d")],
-            [*call_packets("two"), piece("e"), END],
-        )
+        made, _ = arrivals(*batches)
         interrupt = Interrupt(at)
         try:
             with interrupt:
                 read(made)
         except KeyboardInterrupt:
             pass
+        yield made, interrupt.where
+        if interrupt.where is None:
+            break
+    assert at > 20
+
+
+@pytest.mark.parametrize("enough", [1, 3, 512])
+def test_ctrl_c_at_any_step(monkeypatch, enough):
+    """Whoever goes on afterwards comes to the same, whichever step it hit."""
+    monkeypatch.setattr("lmstudio.mailbox.ENOUGH", enough)
+    batches = (
+        [progress(0.5), piece("a")],
+        [piece("b"), *call_packets("one"), piece("c")],
+        [piece("d")],
+        [*call_packets("two"), piece("e"), END],
+    )
+    for made, where in interrupted(*batches):
         read(made)
-        assert ["a", "b", "c", "d", "e"] == made.fragments, interrupt.where
+        assert ["a", "b", "c", "d", "e"] == made.fragments, where
         assert ["one", "two"] == [call.name for call in made.asked.calls]
         assert (0.5, True) == (made.progress, made.drained)
         made.take_what_is_here()
-        if interrupt.where is None:
-            break
-    assert at > 50
 
 
 @pytest.mark.parametrize("enough", [1, 512])
 def test_ctrl_c_and_a_cut(monkeypatch, enough):
     """What is behind the cut stays away, and what was before it stays there."""
     monkeypatch.setattr("lmstudio.mailbox.ENOUGH", enough)
-    for at in range(1, 2000):
-        made, _ = arrivals([piece("a")], [piece("b")], [CUT], [piece("c"), END])
-        interrupt = Interrupt(at)
-        try:
-            with interrupt:
-                read(made)
-        except KeyboardInterrupt:
-            pass
+    batches = ([piece("a")], [piece("b")], [CUT], [piece("c"), END])
+    for made, where in interrupted(*batches):
         read(made)
-        assert ["a", "b"] == made.fragments, interrupt.where
-        if interrupt.where is None:
-            break
-    assert at > 30
+        assert ["a", "b"] == made.fragments, where
 
 
 def test_ctrl_c_at_any_step_of_one_thread_lets_another_go_on(monkeypatch):
     """It takes over the turn that was left behind, after its first look."""
     monkeypatch.setattr("lmstudio.turns.SLICE", 0.001)
-    for at in range(1, 2000):
-        made, _ = arrivals([piece("a")], [piece("b"), END])
-        interrupt = Interrupt(at)
-        try:
-            with interrupt:
-                read(made)
-        except KeyboardInterrupt:
-            pass
+    for made, where in interrupted([piece("a")], [piece("b"), END]):
         thread = threading.Thread(target=read, args=(made,), daemon=True)
         thread.start()
         thread.join(5)
-        assert not thread.is_alive(), interrupt.where
-        assert ["a", "b"] == made.fragments, interrupt.where
-        if interrupt.where is None:
-            break
-    assert at > 20
+        assert not thread.is_alive(), where
+        assert ["a", "b"] == made.fragments, where
 
 
 def test_a_problem_that_an_interrupt_kept_back():
