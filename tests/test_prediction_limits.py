@@ -251,9 +251,12 @@ class Polled:
 
 
 @pytest.mark.parametrize("kind", [threading.Event, Polled, None])
-def test_foreign_signals_are_looked_at_ten_times_a_second(model, monkeypatch, kind):
+def test_foreign_signals_are_looked_at_ten_times_a_second(
+    fake, model, monkeypatch, kind
+):
     """And the look at a long limit is soon enough to let go of what is gone."""
     assert "x" == model.respond("x").content  # connects, which asks for looks as well
+    fake.reply([AWAIT_CANCEL])  # what has ended is looked at no more
     looks = queue.SimpleQueue()
     at = model._session.worker.at
 
