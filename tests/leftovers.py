@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ PROC = "/proc"
 LINUX = os.path.isfile(f"{PROC}/self/stat")
 #: Processes that Python starts for itself and keeps until it ends.
 HELPERS = "from multiprocessing."
+#: What `ctypes` stands on; it maps pages of its own file when it makes callbacks.
+LIBFFI = "libffi.so"
 
 
 @contextlib.contextmanager
@@ -71,12 +74,20 @@ def nothing_kept(folder: Path, patience: float) -> Iterator[None]:
 
 
 def open_files() -> set[tuple[int, str]]:
-    """Number and target of each file descriptor; nothing outside Linux."""
+    """Number and target of each file descriptor; nothing outside Linux.
+
+    Without what a process opens once and keeps until it ends: the file of `LIBFFI`, and
+    the pipe to the process of `HELPERS` that removes what others have forgotten.
+    """
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    pipe = tracker and tracker._resource_tracker._fd
     folder = f"{PROC}/self/fd"
     found = set()
     for number in os.listdir(folder) if LINUX else ():
         with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-            found.add((int(number), os.readlink(f"{folder}/{number}")))
+            target = os.readlink(f"{folder}/{number}")
+            if int(number) != pipe and not os.path.basename(target).startswith(LIBFFI):
+                found.add((int(number), target))
     return found
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,18 @@ STRANGE_FAMILY = (
     " print('up', flush=True); print(two[0].pid, two[1].pid, flush=True);"
     " sys.stdin.read(); [one.communicate(b'') for one in two]"
 )
+
+#: Uses what stays open from its first use on: a callback, and a helper of Python.
+OPENER = """
+import sys
+from pathlib import Path
+from leftovers import nothing_kept
+with nothing_kept(Path(sys.argv[1]), 0.0):
+    import ctypes
+    ctypes.CFUNCTYPE(None)(print)
+    from multiprocessing import resource_tracker
+    resource_tracker.ensure_running()
+"""
 
 linux = pytest.mark.skipif(not LINUX, reason="processes are found in /proc")
 
@@ -137,6 +150,19 @@ def test_what_another_thread_closes_in_time_is_not_kept(tmp_path):
         closer = threading.Timer(0.05, opened.close)
         closer.start()
     closer.join()
+
+
+@linux
+def test_what_python_opens_for_good_is_not_kept(tmp_path):
+    """Callbacks of C and helpers of Python may be used first in any test."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPENER, str(tmp_path)],
+        env={"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 def test_a_temporary_file_is_found(tmp_path):
