@@ -265,8 +265,6 @@ class Arrivals:
                     is_answered = True
                 elif not is_cut:
                     rare.append((kind, item))
-            except LMStudioProtocolError as exc:
-                problem = problem or exc
             except (KeyError, TypeError, AttributeError) as exc:
                 problem = problem or _misfit(exc, item)
         asked = before.asked
@@ -348,8 +346,6 @@ def _asked_for(
                 calls.append(asked.calls[-1])
         except LMStudioProtocolError as exc:
             problem = problem or exc
-        except (KeyError, TypeError, AttributeError) as exc:
-            problem = problem or _misfit(exc, packet)
     return asked, calls, problem
 
 

@@ -72,12 +72,13 @@ def test_whatever_arrives_wakes_those_who_are_over():
 
 def test_the_cut():
     """What is behind it is dropped, malformed or not, and the end still counts."""
-    made, _ = arrivals([piece("a")], [CUT], [piece("b"), {"type": "fragment"}], [END])
+    late = [piece("b"), {"type": "fragment"}, *call_packets("one")]
+    made, _ = arrivals([piece("a")], [CUT], late, [END])
 
     while made.wait_beyond(len(made.fragments)):
         pass
 
-    assert ["a"] == made.fragments
+    assert (["a"], []) == (made.fragments, made.asked.calls)
 
 
 def test_malformed_packets_come_out():
@@ -111,6 +112,99 @@ def test_callbacks_in_order():
 
     assert [0.0, 0.5, "first", "a", "b"] == told
     assert 0.5 == made.progress
+
+
+def test_the_whole_message_and_its_calls():
+    """Each call is told as it is complete, and the message once, with all of them."""
+    told = []
+    made, inbox = arrivals(
+        [piece("a"), *call_packets("one")],
+        on_tool_call=lambda call: told.append(call.name),
+        on_message=told.append,
+    )
+    assert made.wait_beyond(0)
+    assert ["one"] == told
+    inbox.put([piece("b"), *call_packets("two"), {"type": "success"}, END])
+    assert made.wait_beyond(1)
+
+    (text, *calls) = told[2].content
+    assert ["one", "two"] == told[:2] == [c.tool_call_request.name for c in calls]
+    assert ("ab", "assistant") == (text.text, told[2].role)
+
+
+def test_a_malformed_call_comes_out():
+    """Of several the first is raised, and what fits is kept."""
+    made, _ = arrivals(
+        [piece("a"), {"type": "toolCallGenerationEnd"}],
+        [{"type": "toolCallGenerationEnd", "toolCallRequest": 5}],
+        [*call_packets("one"), END],
+    )
+    with pytest.raises(Malformed, match="not None") as caught:
+        made.wait_beyond(0)
+    assert "not 5" not in str(caught.value)
+    assert (["a"], ["one"]) == (made.fragments, [c.name for c in made.asked.calls])
+
+
+class Shown:
+    """A bar that keeps what it is told."""
+
+    def __init__(self, due=None):
+        self.told, self._due = [], due
+
+    def due(self):
+        return self._due
+
+    def update(self, share):
+        self.told.append(share)
+
+    def tick(self):
+        self.told.append("tick")
+
+    def clear(self):
+        self.told.append("clear")
+
+    def close(self):
+        self.told.append("close")
+
+
+def test_the_bar():
+    """It is told of progress, drawn while somebody waits, and closed by the text."""
+    bar = Shown()
+    made, inbox = arrivals([progress(0.25), progress(0.5)], bar=bar)
+
+    assert made.wait_beyond(0, time.monotonic()) is None
+    assert [0.5, "tick", "clear"] == bar.told
+    inbox.put([{"type": "other"}])
+    assert made.wait_beyond(0, time.monotonic()) is None
+    assert ["tick", "clear"] == bar.told[3:]
+    inbox.put([piece("a")])
+    assert made.wait_beyond(0)
+    assert ["close", "clear"] == bar.told[5:]
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_a_bar_wants_to_appear(limit):
+    """The wait is interrupted when it is due, whatever the limit of the wait."""
+    bar = Shown(due=0.0)
+    bar.tick = lambda: inbox.put([piece("a")])
+    made, inbox = arrivals(bar=bar)
+
+    assert made.wait_beyond(0, limit and time.monotonic() + limit)
+    assert ["a"] == made.fragments
+
+
+def test_taking_over_from_the_bar():
+    """Who shows the progress in its place has it closed; without one nobody asks."""
+    bar = Shown()
+    made, inbox = arrivals(bar=bar)
+    assert 0.0 == made.prompt_share()
+    inbox.put([progress(0.5)])
+    made.take_what_is_here()
+    assert (0.5, ["close", "close"]) == (made.prompt_share(), bar.told)
+
+    made, _ = arrivals([progress(0.5)])
+    made.take_what_is_here()
+    assert made.prompt_share() is None
 
 
 def test_quiet_without_callbacks():
@@ -346,3 +440,15 @@ def test_a_turn_left_behind():
 
     assert made.wait_beyond(0)
     assert {} == made._turn
+
+
+def test_after_a_fork(monkeypatch):
+    """The turn of a thread that did not come along is free at once."""
+    monkeypatch.setattr("lmstudio.turns.SLICE", 60.0)
+    made, _ = arrivals([piece("a"), END])
+    made._turn[TURN] = (-1,)  # of no thread here
+
+    made.after_fork()
+
+    assert made.wait_beyond(0, time.monotonic() + 60.0)
+    assert ["a"] == made.fragments

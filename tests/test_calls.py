@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -110,6 +112,19 @@ def test_time_limits(server, session):
     assert f"version: no answer from {server.url} within 0.05 s" == str(caught.value)
     assert 0 == session.connection("system")._protocol.open_requests
     assert call(session, "system", "version").version
+
+
+def test_a_time_limit_while_connecting():
+    """The limit of a call holds before it is sent, and says how far it was."""
+    with RawServer("") as silent:
+        session = session_to(silent)
+        with pytest.raises(LMStudioTimeoutError) as caught:
+            call(session, "system", "version", timeout=0.02)
+        assert (
+            "version: no answer within 0.02 s"
+            f" (still connecting to {session.known_address})"
+        ) == str(caught.value)
+        session.close()
 
 
 def test_ctrl_c(session, monkeypatch):
@@ -228,6 +243,37 @@ def test_a_channel_without_a_parameter(session):
     channel = Channel(session, endpoint("system", "alive"), None, Mailbox())
     channel.open()
     channel.abandon()
+
+
+def test_a_channel_that_was_never_opened(server, session):
+    """Nothing was sent, so there is nothing to stop: whoever gives it up may always."""
+    channel = Channel(session, endpoint("system", "alive"), None, Mailbox())
+    assert not channel.is_sent
+    channel.cancel()
+    channel.abandon()
+    channel.abandon_soon()
+    assert session.worker._jobs.empty()
+    assert server.url == channel.address
+    assert not session.has_connections
+    channel.open()
+    assert channel.is_sent
+    channel.abandon()
+
+
+def test_a_channel_keeps_no_session_alive(server):
+    """Once all has come, it works on without keeping its client."""
+    session = session_to(server)
+    channel = load(session)
+    everything(channel)
+    gone = threading.Event()
+    weakref.finalize(session, gone.set)
+    channel.outlive_session()
+    shadow = session.shadow()
+    del session
+    gc.collect()
+    assert gone.is_set()
+    assert server.url == channel.address
+    shadow.close()
 
 
 def test_a_failing_channel(server, session):

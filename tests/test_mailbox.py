@@ -28,6 +28,14 @@ def test_batches_come_out_in_order():
     assert mailbox.get(-1.0) is None
 
 
+def test_nobody_waits_for_what_is_no_prediction():
+    """A client that is left waits for no request of this kind, whatever it got."""
+    mailbox = Mailbox()
+    assert mailbox.pending() is None
+    mailbox.put([1])
+    assert mailbox.pending() is None
+
+
 def test_a_long_batch_comes_alone(monkeypatch):
     """A batch that is long enough does not keep its reader waiting for more."""
     monkeypatch.setattr(module, "ENOUGH", 2)

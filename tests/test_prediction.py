@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import logging
 import queue
@@ -393,14 +394,15 @@ def test_packets_behind_the_success(fake, model):
     fake.drop_connections()
 
 
-def test_success_out_of_order(fake, model):
+@pytest.mark.parametrize("behind", [[], [{"type": "somethingNew"}]], ids=len)
+def test_success_out_of_order(fake, model, behind):
     """A success in front of more text is none; the close says that it was missing."""
     fake.reply(["a", NEVER])
     prediction = model.respond("x")
     assert "a" == next(iter(prediction))
     more = {"type": "fragment", "fragment": {"content": "b"}}
 
-    prediction._inbox.put([{"type": "success"}, more])
+    prediction._inbox.put([{"type": "success"}, more, *behind])
     assert not prediction.done()
     close(fake)
 
@@ -463,6 +465,80 @@ def test_nobody_is_reached(fake, model):
 
     with pytest.raises(lmstudio.LMStudioConnectionError):
         model.respond("x")
+
+
+def test_what_asyncio_asks_for_at_once(fake, model):
+    """From Python 3.15 on: is it done, is it cancelled, its result and its error."""
+    fake.reply(["a", NEVER])
+    running = model.respond("x")
+    assert (False, False, None, None) == running._get_snapshot()
+    close(fake)
+    assert isinstance(running.exception(timeout=5), LMStudioChannelClosedError)
+    done, cancelled, result, error = running._get_snapshot()
+    assert (True, False, None) == (done, cancelled, result)
+    assert isinstance(error, LMStudioChannelClosedError)
+    fake.reply("b")
+    ended = model.respond("x")
+    assert "b" == ended.content
+    assert {ended} == concurrent.futures.wait([ended], timeout=5).done
+    assert (True, False, ended.result(), None) == ended._get_snapshot()
+    fake.drop_connections()
+
+
+def test_after_a_fork(fake, model):
+    """A child waits for no lock that a thread of its parent held, nor do its waiters.
+
+    What a child would find is played in the parent.
+    """
+    gate, held, over = Await(), threading.Event(), threading.Event()
+    fake.reply(["a", gate, "b"])
+    prediction = model.respond("x")
+    kinds = (concurrent.futures.FIRST_COMPLETED, concurrent.futures.ALL_COMPLETED)
+
+    def hold():
+        with prediction._settling, prediction._condition, contextlib.ExitStack() as all:
+            for waiter in prediction._waiters:
+                if hasattr(waiter, "lock"):
+                    all.enter_context(waiter.lock)
+            held.set()
+            assert over.wait(5)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        waiting = [
+            pool.submit(concurrent.futures.wait, [prediction], FOREVER, kind)
+            for kind in kinds
+        ]
+        while len(prediction._waiters) < 2:
+            assert not any(one.done() for one in waiting)
+        holding = pool.submit(hold)
+        try:
+            assert held.wait(5)
+            prediction.after_fork()
+            gate.open()
+            assert "ab" == prediction.content
+            assert [{prediction}] * 2 == [one.result(5).done for one in waiting]
+            assert not prediction.cancel()
+        finally:
+            over.set()
+        holding.result(5)
+
+
+def test_a_fork_between_the_outcome_and_its_news(fake, model):
+    """The child says that it is done: the thread that was about to is not there."""
+    gate, settled = Await(), threading.Event()
+    fake.reply([gate, "a"])
+    prediction = model.respond("x")
+    prediction._announce = lambda outcome: settled.set()
+    gate.open()
+    assert settled.wait(5)
+    del prediction._announce
+
+    assert not prediction.done()
+    prediction.after_fork()
+    assert prediction.done()
+    assert "a" == prediction.content
+    prediction.after_fork()
+    assert prediction.done()
 
 
 def test_formatting_waits(fake, model):

@@ -170,6 +170,19 @@ def test_a_server_that_takes_a_little_is_not_silent(monkeypatch):
         transport.send(b"x" * 50, next(times) + 20.0, 5.0)
 
 
+def test_a_frame_that_another_thread_sent_before_the_close(monkeypatch):
+    """Who waited for it is told that it is out, not that the connection is closed."""
+
+    def wait_meanwhile(*arguments):
+        assert transport.flush()
+        transport.close()
+
+    with unwilling(1, BlockingIOError()) as (transport, peer, _):
+        monkeypatch.setattr(module, "wait", wait_meanwhile)
+        assert transport.send(b"x") > 0
+        assert [(TEXT, b"x"), CLOSE] == [peer.frame(), peer.frame()[0]]
+
+
 def test_who_sends_for_others_is_asked_for_once():
     """`on_rest` is called when something is left, and not again until it is out."""
     with unwilling(1, *[BlockingIOError()] * 3) as (transport, peer, asked):

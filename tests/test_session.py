@@ -254,11 +254,15 @@ def test_repeating_on_a_closed_client(session):
         session.again(ask)
 
 
-def test_requests_that_were_not_sent_are_sent_anew(server, session):
+def test_requests_that_were_not_sent_are_sent_anew(server, session, monkeypatch):
     """A connection that turns out broken while sending is replaced."""
     old = session.connection("system")
     old._transport.close()
-    mailbox = Mailbox()
+    mailbox, real, found = Mailbox(), session.connection, [old]
+    # It looks usable still: its reader has not noticed yet.
+    monkeypatch.setattr(
+        session, "connection", lambda *to: found.pop() if found else real(*to)
+    )
     connection, _ = session.open("system", "rpc", "version", None, mailbox)
 
     (end,) = mailbox.get(PATIENCE)
@@ -388,6 +392,19 @@ def test_close_while_connecting():
             assert isinstance(connecting.exception(PATIENCE), LMStudioRuntimeError)
         assert peer.closed()
     assert "lmstudio-llm" not in [t.name for t in threading.enumerate()]
+
+
+def test_what_wants_to_be_waited_for(session):
+    """What the mailboxes of all connections name, and nothing else."""
+
+    class Awaited(Mailbox):
+        def pending(self):
+            return "that"
+
+    assert [] == session.pending()
+    for namespace, mailbox in (("llm", Awaited()), ("system", Mailbox())):
+        session.connection(namespace)._mailboxes[-1] = mailbox
+    assert ["that"] == session.pending()
 
 
 def test_callbacks_have_a_thread_of_their_own(session):

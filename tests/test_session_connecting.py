@@ -190,6 +190,32 @@ def test_who_waits_for_nobody_tries_itself(server, session, monkeypatch):
     assert session.connection("system").is_usable
 
 
+def test_no_thread_to_connect_on(session, monkeypatch):
+    """Where the system has no more threads, that is the error; later it may have."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(LMStudioConnectionError) as caught:
+            session.connection("llm")
+    assert "resources" == caught.value.problem
+    assert "can't start new thread" in str(caught.value)
+    assert session.connection("llm").is_usable
+
+
+def test_an_attempt_ends_no_other(session):
+    """Who is interrupted while another connects leaves that one's attempt alone."""
+    other = session._attempts["llm"] = module._Attempt("llm")
+    mine = module._Attempt("llm")
+    mine.conclude(session)
+    assert {"llm": other} == session._attempts
+    assert [True, False] == [mine.is_over.is_set(), other.is_over.is_set()]
+    other.conclude(session)
+    assert {} == session._attempts
+
+
 def test_a_request_has_a_limit_for_connecting():
     """The limit of a request holds while it waits for the connection."""
     with RawServer("") as server:

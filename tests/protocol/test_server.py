@@ -139,6 +139,31 @@ def test_a_parameter_is_structured(protocol):
     assert "hi" == event.parameter.input_string
 
 
+def test_a_parameter_may_be_left_out_where_clients_do(protocol):
+    """Where its row says so its absence is none, and no fault."""
+    for namespace, kind, name in (
+        ("diagnostics", "channel", "streamLogs"),
+        ("runtime", "rpc", "surveyHardware"),
+    ):
+        protocol = ServerProtocol(namespace)
+        protocol.accept()
+        message = call(1, name)
+        if kind == "channel":
+            message = create(1, name)
+            del message["creationParameter"]
+        event, replies = protocol.receive(message)
+        assert [] == replies
+        assert (1, name, None) == (event.number, event.endpoint.name, event.parameter)
+
+
+@pytest.mark.parametrize("number", [3.0, 3])
+def test_a_number_may_be_written_as_a_float(protocol, number):
+    """A float without a fraction is the integer; one with a fraction is no number."""
+    event, replies = protocol.receive(call(number))
+    assert ((3, int), []) == ((event.number, type(event.number)), replies)
+    assert (None, []) == protocol.receive(call(3.5))
+
+
 def test_calls_and_channels_have_numbers_of_their_own(protocol):
     """A call and a channel of one number are two things."""
     protocol.receive(call(1))
