@@ -39,6 +39,12 @@ log = logging.getLogger(__name__)
 
 #: How long connections and models may take to end, seconds each.
 CLOSING = 1.5
+#: Seconds between two looks at the clock, for the dates of answers.
+_TICK = 1.0
+#: How many looks in a second uvicorn counts on.
+_TICKS = 10
+#: Seconds that connections may take to end by themselves, and between looks at them.
+_GRACE, _LOOK_AGAIN = 1.0, 0.005
 
 
 class Server:
@@ -100,7 +106,10 @@ class Server:
     def close(self) -> None:
         """Tell the clients, unload everything and stop. Safe to repeat."""
         if self._web is not None:
+            assert self._loop is not None
             self._web.should_exit = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                self._loop.call_soon_threadsafe(self._web.ending.set)
         self._thread.join()
 
     def _check(self) -> None:
@@ -140,7 +149,6 @@ class Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=1,
         )
         logging.getLogger("uvicorn.error").addFilter(
             _is_news
@@ -162,7 +170,11 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Says when it is up, and lets the peers say goodbye."""
+    """Says when it is up, ends at once, and lets the peers say goodbye.
+
+    Attributes:
+        ending: Set, on the loop, when `should_exit` is.
+    """
 
     def __init__(
         self, config: uvicorn.Config, app: App, started: threading.Event
@@ -170,22 +182,41 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._is_up = started
+        self.ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._is_up.set()
+
+    async def main_loop(self) -> None:
+        seconds = 0
+        while not await self.on_tick(seconds * _TICKS):
+            seconds += 1
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.ending.wait(), _TICK)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
         # uvicorn would cut the connections in the middle of what they were doing.
         await self._app.stop("The server is shutting down")
-        await super().shutdown(sockets)
+        # From here on as uvicorn does it, which takes at least a tenth of a second.
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        now = asyncio.get_running_loop().time
+        latest = now() + _GRACE
+        while self._has_work() and now() < latest:
+            await asyncio.sleep(_LOOK_AGAIN)
+        for task in self.server_state.tasks:
+            task.cancel()
         for connection in list(self.server_state.connections):
             transport = connection.transport
             if transport is not None:
                 transport.abort()  # a client that has not read for all that time
         await asyncio.sleep(0)  # so that the transports are closed before the loop
+
+    def _has_work(self) -> bool:
+        return bool(self.server_state.connections or self.server_state.tasks)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -61,6 +61,9 @@ class Host:
         self._started = threading.Event()
         self._problem: BaseException | None = None
         self._loop = asyncio.new_event_loop()
+        # Python's development mode is for loops of the user's own: in here it would
+        # make each message twice as dear, and log what takes long as if it were theirs.
+        self._loop.set_debug(False)
         self._stop = asyncio.Event()
         self._thread = threading.Thread(
             target=self._run, args=(port,), name="lmstudio-fake-server", daemon=True

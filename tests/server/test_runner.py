@@ -110,6 +110,16 @@ def test_a_client_may_end_it_where_that_was_allowed():
         assert asked.is_set()
 
 
+def test_it_ends_at_once(monkeypatch):
+    """The end waits for no look at the clock, nor for a silent client."""
+    monkeypatch.setattr("lmstudio.server.runner._TICK", 60.0)
+    with scripted_server() as scripted, raw_client(scripted.url, "llm"):
+        closing = threading.Thread(target=scripted.server.close)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
+
+
 def test_many_clients_at_once():
     """Clients on several threads are served side by side."""
     replies = []
