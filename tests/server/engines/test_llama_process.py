@@ -12,7 +12,7 @@ import pytest
 from lmstudio.server.engines import llama_process
 from lmstudio.server.engines.llama_process import TAIL_SIZE, Child
 
-ECHO = "import sys; print(input()); sys.stdin.read()"
+ECHO = "import sys; print(input(), flush=True); sys.stdin.read()"
 
 
 async def start(code, on_line=lambda line: None, config=None):
