@@ -18,6 +18,19 @@ def pytest_configure(config):
     hanging.begin()
     config.pluginmanager.register(hanging)
 """
+#: Goes on with the file above: limits are told and not set.
+TELL = """
+    class Limits:
+        def dump_traceback_later(seconds, *, file, exit):
+            assert file == hanging._errors and exit
+            tell("limit", seconds)
+        def cancel_dump_traceback_later():
+            tell("no limit")
+    hanging.faulthandler = Limits
+
+import builtins, functools, sys
+tell = builtins.tell = functools.partial(print, file=sys.stderr)
+"""
 HANGS = """
 import threading
 
@@ -40,9 +53,9 @@ WHERE = {
 }
 
 
-def run(folder, program, *options):
+def run(folder, program, *options, tell=""):
     """Run a file of tests by itself; its process and what it said."""
-    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "conftest.py").write_text(CONFTEST + tell)
     (folder / "test_it.py").write_text(HANGS + program)
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {HERE}")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -81,7 +94,9 @@ def test_others_go_on(tmp_path):
 @pytest.mark.slow
 def test_what_takes_its_time_goes_on(tmp_path):
     """Each part has a limit of its own, and nothing limits what is between tests."""
-    program = "import time\n@pytest.mark.parametrize('n', range(4))\n"
-    done = run(tmp_path, program + "def test_it(n): time.sleep(0.3)")
+    program = "@pytest.mark.parametrize('n', range(2))\n"
+    done = run(tmp_path, program + "def test_it(n): tell('test')", "-s", tell=TELL)
 
-    assert (0, "") == (done.returncode, done.stderr)
+    each = ["limit 1.0", "limit 1.0", "test", "limit 1.0", "no limit"]
+    told = [*each, *each, "limit 1.0"]
+    assert (0, told) == (done.returncode, done.stderr.splitlines())
