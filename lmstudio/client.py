@@ -31,7 +31,7 @@ from .progress import Progress, checked_progress
 from .repository import Repository
 from .session import Session, credentials
 from .wire.files import FileHandle
-from .worker import apart
+from .worker import apart, of_users
 
 log = logging.getLogger("lmstudio.client")
 
@@ -381,13 +381,21 @@ def _close_all() -> None:
     deadline = time.monotonic() + EXIT_TIME
     endings = list(_endings)
     for end in (
+        # What is due from now on is too late.
+        *[partial(worker.stop) for worker in of_users()],
         *[partial(ending.owned.begin_release, deadline) for ending in endings],
         *[partial(ending.come_at_exit, deadline) for ending in endings],
+        partial(_end_callbacks, deadline),
     ):
         try:
             end()
         except Exception:  # nothing may be printed now, and the others have their turn
             log.debug("at exit", exc_info=True)
+
+
+def _end_callbacks(deadline: float) -> None:
+    for worker in of_users():
+        worker.end(deadline)
 
 
 def _after_fork() -> None:

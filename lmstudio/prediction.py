@@ -443,14 +443,16 @@ class Prediction(_Settled[T]):
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call back with the prediction once it has ended, on a thread of its own.
 
-        With a callback the prediction goes on even when nobody else holds it.
+        With a callback the prediction goes on even when nobody else holds it. When the
+        program ends, what is due is still called, for 0.7 seconds at most; what becomes
+        due later is not.
 
         Raises:
             LMStudioTypeError: It can't be called.
         """
         checked_callback(fn, "the done callback", needed=True)
         shared = self._session.callbacks
-        callbacks = shared or Worker("lmstudio-callbacks")
+        callbacks = shared or Worker("lmstudio-callbacks", is_users=True)
         callbacks.start()
         self._inbox.kept = self
 

@@ -192,7 +192,7 @@ class Session:
             if self._closed:
                 return None
             if self._callbacks is None:
-                self._callbacks = Worker("lmstudio-callbacks")
+                self._callbacks = Worker("lmstudio-callbacks", is_users=True)
             self._callbacks.start()
             return self._callbacks
 

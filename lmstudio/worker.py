@@ -6,6 +6,7 @@ import contextvars
 import heapq
 import itertools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -53,15 +54,21 @@ class Worker:
 
     `soon` never takes a lock that Python code holds, so finalizers and signal handlers
     may call it, also in the middle of anything else.
+
+    Args:
+        is_users: Whether the jobs are the user's. It then ends before the program does:
+            see `of_users`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_users: bool = False) -> None:
         self._name = name
+        self._is_users = is_users
         self._jobs: SimpleQueue[tuple[float, Job] | None] = SimpleQueue()
         # Guards starting and stopping the thread; never held while a job runs.
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._is_late = False  # no job is begun any more
 
     def start(self) -> None:
         """Start the thread, if it does not run yet. Not for finalizers."""
@@ -69,7 +76,13 @@ class Worker:
             with self._starting:
                 if self._thread is None and not self._stopped:
                     thread = apart(self._run, self._name)
-                    thread.start()
+                    if self._is_users:
+                        _of_users.add(self)
+                    try:
+                        thread.start()
+                    except BaseException:
+                        _of_users.discard(self)
+                        raise
                     self._thread = thread
 
     def soon(self, job: Job) -> None:
@@ -101,15 +114,32 @@ class Worker:
             assert thread is not None
             thread.join(wait)
 
+    def end(self, deadline: float) -> None:
+        """End the thread: after the jobs that are due, until a deadline.
+
+        Behind that no other job is begun; it waits no longer for one that was.
+
+        Args:
+            deadline: Time of `time.monotonic`.
+        """
+        self.stop(wait=max(0.0, deadline - time.monotonic()))
+        self._is_late = True
+
     @property
     def is_current(self) -> bool:
         """Whether the caller runs on this worker's thread."""
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            _of_users.discard(self)
+
+    def _work(self) -> None:
         order = itertools.count()  # the heap must never compare jobs
         waiting: list[tuple[float, int, Job]] = []
-        while True:
+        while not self._is_late:
             now = time.monotonic()
             if waiting and waiting[0][0] <= now:
                 self._do(heapq.heappop(waiting)[2])
@@ -130,3 +160,20 @@ class Worker:
             job()
         except BaseException:  # one bad job, SystemExit too, must not end the others
             log.exception("error in a callback")
+
+
+_of_users: set[Worker] = set()  # those whose threads run
+
+
+def of_users() -> list[Worker]:
+    """The workers that do users' jobs now.
+
+    They are to end with the program. A thread that is in the middle of `print` when
+    Python itself ends dies there with the lock of the file; Python, which writes what
+    is left in it, waits for that lock, and then aborts.
+    """
+    return [*_of_users]
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has none
+    os.register_at_fork(after_in_child=_of_users.clear)  # their threads are not here

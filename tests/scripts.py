@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,18 @@ model = client.llm.get("any")
 """
 
 
+#: Seconds that a program has for saying where it hangs.
+LAST_WORDS = 10.0
+
+
+def environment() -> dict[str, str]:
+    """For programs that use this package, and say where they hang when `said` asks."""
+    root = str(Path(lmstudio.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": root, "PYTHONFAULTHANDLER": "1"}
+
+
 def start(body: str, server: FakeServer) -> subprocess.Popen[str]:
     """Start a program that has a ``client`` and a ``model``."""
-    root = str(Path(lmstudio.__file__).parents[1])
     # Python warns of every fork with threads, ours or not; from 3.15 on `error` counts.
     warnings = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
     return subprocess.Popen(
@@ -29,7 +39,7 @@ def start(body: str, server: FakeServer) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
+        env=environment(),
     )
 
 
@@ -48,12 +58,21 @@ def said(
     Args:
         timeout: Seconds until it counts as hanging.
         more: What is written to it before.
+
+    Raises:
+        AssertionError: It hangs. The message has what it said, and where its threads
+            are, if it has an `environment` and can still be asked.
     """
     try:
         return process.communicate(more, timeout=timeout)
     except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+    try:
+        output, errors = process.communicate(timeout=LAST_WORDS)
+    except subprocess.TimeoutExpired:
         process.kill()  # or the test that started it would wait for it
-        raise
+        output, errors = process.communicate()
+    raise AssertionError(f"hangs after {timeout:g} s\n{output}\n{errors}")
 
 
 def is_cancel(seen: Received) -> bool:

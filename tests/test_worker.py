@@ -15,7 +15,7 @@ import pytest
 
 from lmstudio import worker as module
 from lmstudio.errors import LMStudioRuntimeError
-from lmstudio.worker import Worker
+from lmstudio.worker import Worker, of_users
 
 PATIENCE = 5.0
 
@@ -272,6 +272,37 @@ print(seen)
 """
 
 
+def test_users_jobs_end_with_the_program():
+    """Until a deadline what is due is done; behind it nothing is begun."""
+    worker = Worker("lmstudio-test", is_users=True)
+    begun, go, ran = threading.Event(), threading.Event(), []
+    worker.soon(begun.set)
+    worker.soon(go.wait)
+    worker.soon(lambda: ran.append("late"))
+    assert worker not in of_users()
+    worker.start()
+    assert worker in of_users()
+    assert begun.wait(PATIENCE)
+
+    worker.end(time.monotonic())
+    go.set()
+    worker.stop(wait=PATIENCE)
+
+    assert [] == ran
+    assert worker not in of_users()
+
+
+def test_users_jobs_that_are_due_are_waited_for():
+    """The end comes when they are done, long before the deadline."""
+    worker = Worker("lmstudio-test", is_users=True)
+    ran = []
+    worker.soon(lambda: ran.append(1))
+    worker.start()
+    worker.end(time.monotonic() + PATIENCE)
+    assert [1] == ran
+    assert worker not in of_users()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="no thread inherits there")
 def test_threads_that_outlive_who_starts_them_take_no_context_of_it():
@@ -290,12 +321,13 @@ def test_no_thread_left(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    worker, ran = Worker("lmstudio-test"), threading.Event()
+    worker, ran = Worker("lmstudio-test", is_users=True), threading.Event()
     worker.soon(ran.set)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(LMStudioRuntimeError, match=r"new thread\. Close"):
             worker.start()
+    assert worker not in of_users()
     worker.start()
     assert ran.wait(PATIENCE)
     worker.stop(wait=PATIENCE)

@@ -167,6 +167,7 @@ def test_with_models_of_its_own(fake):
     quickest(LIMIT, once)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a long prompt"])
 def test_with_models_of_its_own_and_a_silent_server(busy):
     """It is tried for all of them together, also where a sender is stuck."""
@@ -194,6 +195,7 @@ def test_with_models_of_its_own_and_a_silent_server(busy):
     quickest(LIMIT, once)
 
 
+@pytest.mark.slow
 def test_with_models_of_its_own_and_nobody_who_answers():
     """Where it must connect again to unload, that takes no longer either."""
 
@@ -352,7 +354,7 @@ def test_in_a_handler_while_models_are_unloaded(fake):
 
 
 EXITS = """
-import os, signal, threading, time
+import signal, threading
 client.llm.load("other")
 model.respond("x")
 def handle(*_):
@@ -360,11 +362,12 @@ def handle(*_):
     print("closed", client.is_closed, flush=True)
     sys.exit(3)
 signal.signal(signal.{signal}, handle)
-def interrupt():
-    while not client._ending._closer:
-        pass
-    os.kill(os.getpid(), signal.{signal})
-threading.Thread(target=interrupt, daemon=True).start()
+owned = client._ending.owned
+release = owned.release
+def interrupted():
+    signal.pthread_kill(threading.main_thread().ident, signal.{signal})
+    release()
+owned.release = interrupted  # by the thread that closes
 with client:
     pass
 """

@@ -6,7 +6,6 @@ that the client owns are unloaded, and nothing is printed.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import pytest
 
 import lmstudio
 from lmstudio.testing import AWAIT_CANCEL, FakeServer
-from scripts import said
+from scripts import environment, said
 from tcp_proxy import Proxy
 from timing import quickest
 
@@ -38,13 +37,16 @@ TAIL = """
 print(time.monotonic(), flush=True)
 """
 
+#: The one that loads a second model.
+WITH_A_LOAD = "with a thread that waits for a load"
+
 #: How programs end, all with a stream running.
 ENDINGS = {
     "just so": "",
     "with a thread that iterates": """
 threading.Thread(target=list, args=[prediction], daemon=True).start()
 """,
-    "with a thread that waits for a call": """
+    WITH_A_LOAD: """
 threading.Thread(target=prediction.result, daemon=True).start()
 begun = threading.Event()
 def load():
@@ -53,6 +55,12 @@ threading.Thread(target=load, daemon=True).start()
 assert begun.wait(20)
 """,
     "with a done callback": "prediction.add_done_callback(print)\n",
+    "with a done callback that does not end": """
+prediction.cancel()
+prediction.settled()
+prediction.add_done_callback(lambda done: threading.Event().wait())
+prediction.add_done_callback(lambda done: sys.stderr.write("late"))
+""",
     "with a run of tools": """
 def tool() -> str:
     "Say something."
@@ -93,15 +101,21 @@ next(pieces)
 }
 
 
-def ends(program, fake, flags=("-W", "error")):
-    """Run it to its end: exit code, errors, and seconds that its exit took."""
-    with subprocess.Popen(
-        [sys.executable, *flags, "-c", program, fake.host],
+def started(program, host, flags=("-W", "error")):
+    """Start it, for `with`."""
+    return subprocess.Popen(
+        [sys.executable, *flags, "-c", program, host],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": ROOT},
-    ) as process:
+        env=environment(),
+    )
+
+
+def ends(program, fake, flags=("-W", "error")):
+    """Run it to its end: exit code, errors, and seconds that its exit took."""
+    with started(program, fake.host, flags) as process:
         output, errors = said(process, PATIENCE)
         ended = time.monotonic()
     return process.returncode, errors, ended - float(output.partition("\n")[0] or "nan")
@@ -121,7 +135,7 @@ def test_the_end(fake, ending):
     """However it ends, it ends at once and in silence, and frees what it owns."""
 
     def once():
-        if "call" in ending:
+        if ending == WITH_A_LOAD:  # scripts are used up: this may be repeated
             fake.on_load([1.0])
             fake.on_load([0.5, AWAIT_CANCEL])
         program = HEAD.format(before="") + ENDINGS[ending] + TAIL
@@ -161,13 +175,7 @@ def test_a_hook_that_was_there_before_us(fake, hook):
     program = HEAD.format(before=before) + TAIL
 
     def once():
-        with subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program, fake.host],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": ROOT},
-        ) as process:
+        with started(program, fake.host) as process:
             began = float(process.stdout.readline())
             _, errors = said(process, PATIENCE)
             took = time.monotonic() - began
@@ -176,6 +184,44 @@ def test_a_hook_that_was_there_before_us(fake, hook):
         return took
 
     quickest(LIMIT, once)
+
+
+#: A stream that ends with the program, as its model is unloaded.
+LATE = """
+prediction.add_done_callback(lambda done: print("late"))
+"""
+#: The end of the program has begun when its main thread counts as ended.
+DUE = """
+def called(done):
+    threading.main_thread().join()
+    sys.stdout.write(f"called {done.content}\\n")  # both at once
+lms.client.EXIT_TIME = 20.0  # on a busy machine, too
+with client:
+    prediction.cancel()
+    prediction.settled()
+    prediction.add_done_callback(called)
+prediction.add_done_callback(called)
+"""
+#: Registered before the import, it comes after what the package does at the end.
+AFTERWARDS = """
+def look():
+    prediction.cancel()
+    prediction.settled()
+    print("lmstudio-callbacks" in [thread.name for thread in threading.enumerate()])
+atexit.register(look)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "expected"), [(LATE, ""), (DUE, "called text\n" * 2)]
+)
+def test_done_callbacks(fake, program, expected):
+    """What is due is called, and no callback runs while Python itself ends."""
+    program = HEAD.format(before=AFTERWARDS) + program
+    with started(program, fake.host) as process:
+        assert (expected + "False\n", "") == said(process, PATIENCE)
+    assert 0 == process.returncode
 
 
 FROM_A_THREAD = """
@@ -235,14 +281,7 @@ def test_a_silent_server(fake):
     def once():
         with (
             Proxy(fake.port) as proxy,
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", SILENT + TAIL, proxy.host],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONPATH": ROOT},
-            ) as process,
+            started(SILENT + TAIL, proxy.host) as process,
         ):
             assert "ready\n" == process.stdout.readline()
             for link in proxy.links:
