@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,13 @@ class Kernel:
     """A kernel in a process of its own; a context manager that ends it."""
 
     def __init__(self, home: Path) -> None:
-        self._manager = jupyter().KernelManager()
+        manager = jupyter().KernelManager
+        # By default it looks for free ports, which other programs may take meanwhile.
+        self._sockets = tempfile.TemporaryDirectory()
+        place = str(Path(self._sockets.name) / "s")
+        self._manager = (
+            manager(transport="ipc", ip=place) if os.name == "posix" else manager()
+        )
         self._env = {**os.environ, **environment(home)}
         self._client: Any = None
         self._cell = Cell()
@@ -92,7 +99,11 @@ class Kernel:
 
     def __enter__(self) -> Kernel:
         self._manager.start_kernel(env=self._env)
-        self._connect()
+        try:
+            self._connect()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def _connect(self) -> None:
@@ -105,6 +116,7 @@ class Kernel:
         self._manager.shutdown_kernel(now=True)
         self._manager.cleanup_resources()
         self._client.context.destroy(linger=0)
+        self._sockets.cleanup()
         close_loop()
 
     def restart(self) -> None:
