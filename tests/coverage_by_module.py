@@ -8,6 +8,8 @@ completely.
 from __future__ import annotations
 
 import argparse
+import configparser
+import io
 import json
 import subprocess
 import sys
@@ -90,13 +92,34 @@ def own_tests(module: Path) -> list[Path]:
     ]
 
 
+def settings_for(name: str) -> str:
+    """The settings of coverage, for one module.
+
+    Those of the project name the whole package, which coverage would then trace, and
+    read for its report: that takes longer than most of the tests.
+    """
+    given = configparser.ConfigParser()
+    given.read(ROOT / "setup.cfg")
+    made = configparser.ConfigParser()
+    for section in ("run", "report"):
+        made[section] = given[f"coverage:{section}"]
+    del made["run"]["source"]
+    made["run"]["include"] = name
+    text = io.StringIO()
+    made.write(text)
+    return text.getvalue()
+
+
 def measure(module: Path, tests: Sequence[Path]) -> Row:
     """Run the tests of one module under coverage."""
     name = str(module.relative_to(ROOT))
     with tempfile.TemporaryDirectory() as folder:
         data, report = Path(folder, "data"), Path(folder, "report.json")
+        settings = Path(folder, "settings")
+        settings.write_text(settings_for(name))
         coverage = (sys.executable, "-m", "coverage")
-        run = (*coverage, "run", f"--data-file={data}", f"--include={name}")
+        files = (f"--rcfile={settings}", f"--data-file={data}")
+        run = (*coverage, "run", *files)
         options = ("-q", "-p", "no:cacheprovider", "-m", "not live and not interop")
         command = (*run, "-m", "pytest", *options, *map(str, tests))
         try:
@@ -109,7 +132,7 @@ def measure(module: Path, tests: Sequence[Path]) -> Row:
             last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
             return Row(module=name, problem=f"its tests fail: {''.join(last)}")
         subprocess.run(
-            (*coverage, "json", "-q", f"--data-file={data}", "-o", str(report)),
+            (*coverage, "json", "-q", *files, "-o", str(report)),
             cwd=ROOT,
             check=True,
         )
@@ -161,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if least:
         print("Reached least:")
     for found in least:
-        print(f"  {found}")
+        print(f"{found}\n    not reached: {', '.join(found.missing)}")
     partly = [r for r in rows if r.module in WHOLE and r.share < 100]
     short = [r.module for r in rows if r.problem or r in partly]
     if short:
