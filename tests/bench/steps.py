@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lmstudio.arrivals import Arrivals, Watch
 from lmstudio.calls import structure, unstructure
-from lmstudio.connection import _encode, _scan
+from lmstudio.connection import _encode, parsed
 from lmstudio.mailbox import Mailbox
 from lmstudio.protocol.client import ClientProtocol
 from lmstudio.sender import frame_of
@@ -83,7 +83,7 @@ class Steps:
             self.payloads = self.ws.cut()
 
         def decode() -> None:
-            self.messages = [_scan(p.decode(), 0)[0] for p in self.payloads]
+            self.messages = parsed(self.payloads)
 
         def route() -> None:
             self.received = self.protocol.receive(self.messages)
@@ -154,7 +154,7 @@ class Steps:
             self.payloads = self.ws.cut()
 
         def decode() -> None:
-            self.messages = [_scan(p.decode(), 0)[0] for p in self.payloads]
+            self.messages = parsed(self.payloads)
 
         def route() -> None:
             self.received = self.protocol.receive(self.messages)
