@@ -28,7 +28,9 @@ RATIO = 12.0
 def linear(measure, size):
     """Fail unless four times the size takes about four times as long.
 
-    The best of a few tries counts on either side, as other processes only slow down.
+    By the processor's time, the server's included: on a busy machine what is short may
+    find a free moment, and what is long can't. The best of a few tries counts on
+    either side.
     """
     seen = []
     for _ in range(TRIES):
@@ -130,12 +132,12 @@ def test_time_of_answers(answering, how, wait):
             "pieces of 1 MB": [("x" * MB, size // MB)],
             "pieces of 4 bytes": [("abcd", size // 4)],
         }[how]
-        began = time.perf_counter()
+        began = time.process_time()
         prediction, sent = answering.ask(pieces)
         if wait == "iterate":
             assert size == sum(map(len, prediction))
         assert size == len(prediction.content)
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         sent.join()
         return took
 
@@ -147,10 +149,10 @@ def test_time_of_frames_in_pieces(answering):
     """A frame that comes in many reads is put together in time by its length."""
 
     def measure(size):
-        began = time.perf_counter()
+        began = time.process_time()
         prediction, sent = answering.ask([("x" * size, 1)])
         assert size == len(prediction.content)
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         sent.join()
         return took
 
@@ -202,9 +204,9 @@ def test_a_prompt_of_10_mb(fake, client, model):
     fake.reply("answer", times=None, when="xxx")
 
     def measure(size):
-        began = time.perf_counter()
+        began = time.process_time()
         assert "answer" == model.respond("x" * size).content
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     linear(measure, MB * 5 // 2)
     [*_, last] = fake.parameters("predict")
