@@ -356,8 +356,6 @@ def test_the_real_generation_fits():
         *packets, success, close = await socket.predict("hi")
         assert ["Hel", "lo"] == texts(packets)
         assert "eosFound" == success["stats"]["stopReason"]
-        for packet in (*packets, success):
-            assert [] == problems("llm/channel/predict/toClientPacket", packet)
         assert "channelClose" == close["type"]
         parameter = {
             "specifier": query(),
@@ -369,8 +367,10 @@ def test_the_real_generation_fits():
         assert "hi there" in answer["result"]["formatted"]
         await socket.peer.ended()
         await service.close()
+        return (*packets, success)
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    for packet in asyncio.run(asyncio.wait_for(main(), 10)):
+        assert [] == problems("llm/channel/predict/toClientPacket", packet)
 
 
 def test_packets_that_come_early():
