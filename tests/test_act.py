@@ -14,16 +14,99 @@ import pytest
 
 from acting import FOREVER, STOPPED, add, asks, sum_first
 from lmstudio import (
+    LMStudioPredictionError,
     LMStudioRuntimeError,
+    LMStudioTimeoutError,
     PredictionRoundResult,
     RoundFragment,
     Signal,
     ToolCall,
     act,
 )
+from lmstudio.server.failures import Failure
 from lmstudio.testing import AWAIT_CANCEL, Await
+from lmstudio.turns import TURN
 from predictions import cancels, in_threads
 from scripts import is_cancel, start
+
+# --- what a result has, for short
+
+
+def test_the_short_ways_to_what_a_result_has(fake, model):
+    """Each gives what the result has; what came so far needs no waiting."""
+    sum_first(fake)
+
+    with model.act("?", [add], wait=False) as run:
+        assert ((), ()) == (run.messages, run.calls)
+        assert run.exception(FOREVER) is None
+        result = run.result()
+
+    for name in ("content", "rounds", "stats", "total_time_seconds", "text"):
+        assert getattr(result, name) == getattr(run, name), name
+    for name in ("predictions", "is_cancelled", "ended_by", "messages", "calls"):
+        assert getattr(result, name) == getattr(run, name), name
+    assert ("It is 3.", 2) == (str(run), run.rounds)
+    assert result.to_dict() == run.to_dict()
+    assert ["add"] == [call.request.name for call in run.calls]
+    assert "<ActRun done, round 2, 1 call answered>" == repr(run)
+
+
+def test_a_run_that_fails(fake, model):
+    """Each who asks gets an error of its own, by raising or by return."""
+    fake.reply(Failure("went wrong"))
+
+    run = model.act("?", [add], wait=False)
+    errors = [run.exception(FOREVER), run.exception()]
+    for how in (run.result, lambda: list(run)):
+        with pytest.raises(LMStudioPredictionError) as caught:
+            how()
+        errors.append(caught.value)
+
+    assert ["predict: went wrong"] * 4 == [str(error) for error in errors]
+    assert 4 == len(set(map(id, errors)))
+    assert "<ActRun failed, round 1, 0 calls answered>" == repr(run)
+
+
+def test_a_wait_has_an_end(fake, model):
+    """Whose time is over is told how far it was; the run can go on."""
+    gate = Await()
+    fake.reply(["a", gate, "b"])
+
+    with model.act("?", [add], wait=False) as run:
+        assert "a" == next(iter(run))
+        for timeout in (0, 0.01):
+            with pytest.raises(LMStudioTimeoutError) as caught:
+                run.result(timeout)
+            assert (
+                f"the run has not ended within {timeout:g} s"
+                " (round 1, 0 calls answered); it can go on"
+            ) == str(caught.value)
+            assert "a" == caught.value.partial
+        gate.open()
+        assert "ab" == run.content
+
+
+@pytest.mark.parametrize("thread", ["this", "another"])
+def test_after_a_fork(fake, model, thread):
+    """A run that another thread worked on is over in the child; others go on.
+
+    What a child would find is played in the parent.
+    """
+    gate = Await()
+    fake.reply(["a", gate, "b"])
+
+    with model.act("?", [add], wait=False) as run:
+        assert "a" == next(iter(run))
+        if thread == "another":
+            run._rounds.turns.holder[TURN] = (-1,)  # of no thread here
+        run.after_fork()
+        gate.open()
+        if thread == "another":
+            with pytest.raises(LMStudioRuntimeError, match="the process was forked wh"):
+                run.result(FOREVER)
+        else:
+            assert "ab" == run.content
+
 
 # --- iterating
 
