@@ -82,7 +82,7 @@ class Malformed(Exception):
         self.error = error
 
 
-@attrs.frozen
+@attrs.define  # not frozen: one is made for each batch, and that takes half as long
 class _Before:
     """What was there before batches were put in their place.
 

@@ -269,10 +269,20 @@ class Sync:
                 pass
         wall = time.perf_counter() - t0
         rss1 = rss_kb()
+        # The first ones also find out how much can be waiting at once. What grows after
+        # them is kept for each: as many as there is time for, at most.
+        later, over = 0, time.perf_counter() + self.p.get("later_s", 20)
+        while later < self.p.get("later", 9000) and time.perf_counter() < over:
+            for _f in self.a.stream(prompt):
+                pass
+            later += 1
+        rss2 = rss_kb()
         gc.collect()
         return {
             "rss_start_mb": rss0 / 1024,
             "rss_growth_kb": rss1 - rss0,
+            "later": later,
+            "rss_later_bytes": (rss2 - rss1) * 1024 / max(1, later),
             "objects_growth": len(gc.get_objects()) - objs0,
             "predictions_per_s": count / wall,
             "threads": threading.active_count(),
