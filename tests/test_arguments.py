@@ -15,6 +15,7 @@ from lmstudio.arguments import (
     checked_seconds,
     checked_signal,
     checked_text,
+    checked_texts,
 )
 from lmstudio.result import fragment_from_wire
 
@@ -48,6 +49,27 @@ def test_lone_surrogates():
     assert (
         "the prompt holds a lone surrogate, which no encoding has: 'a\\ud800'"
     ) == str(caught.value)
+
+
+@pytest.mark.parametrize("given", [["a", "b"], ("a", "b"), {"b": 1, "a": 2}.keys()])
+def test_several_texts(given):
+    """Whatever can be iterated over gives a list of plain texts."""
+    assert ["a", "b"] == sorted(checked_texts(given, "embed"))
+    assert [] == checked_texts(iter(()), "embed")
+
+
+@pytest.mark.parametrize("given", [None, 1, b"ab", bytearray(b"ab"), {"a": 1}])
+def test_what_is_not_several_texts(given):
+    """Bytes and mappings are not, although both can be iterated over."""
+    with pytest.raises(LMStudioTypeError) as caught:
+        checked_texts(given, "embed")
+    assert f"embed takes a text or several, not {given!r}" == str(caught.value)
+
+
+def test_which_of_several_texts_is_wrong():
+    """The error says which, counted from 0."""
+    with pytest.raises(LMStudioTypeError, match="text 1 must be text, not 7"):
+        checked_texts(["a", 7], "embed")
 
 
 @pytest.mark.parametrize("name", ["a", "publisher/model-GGUF", "x" * 1024])

@@ -106,3 +106,28 @@ def test_malformed_calls(fields, problem):
     with pytest.raises(LMStudioProtocolError, match=problem):
         take(asked, (END, fields))
     assert [] == asked.calls
+
+
+def test_a_copy_goes_its_own_way():
+    """It knows all that came before, also of a call in its middle, and changes none."""
+    asked = Asked()
+    take(
+        asked,
+        (END, request("one", id="1")),
+        (START, {"toolCallId": "2"}),
+        (NAME, {"name": "two"}),
+        (FAILED, {}),
+        (START, {"toolCallId": "3"}),
+        (NAME, {"name": "three"}),
+    )
+
+    copied = asked.copy()
+    take(copied, (END, request("three")))
+
+    assert ["1", "3"] == [call.id for call in copied.calls]
+    assert ["1"] == [call.id for call in asked.calls]
+    again = asked.copy()
+    take(again, (FAILED, {}))
+    assert [["two", "three"], ["two"]] == [
+        [failure.tool for failure in one.failures] for one in (again, asked)
+    ]
