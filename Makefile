@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test live check lint format types pyright unit wheel interop bench resilience load docs clean help
+.PHONY: demo test live slow check lint format types pyright unit wheel interop bench resilience load docs clean help
 .PHONY: coverage soak model FORCE
 
 help:  ## this list
@@ -36,7 +36,7 @@ demo: .venv/demo.made  ## talk to a small model on this machine; nothing else is
 
 test: .venv/test.made model  ## all tests, with the real model and the official clients
 ifeq ($(ARGS),)
-	@$(MAKE) --no-print-directory unit live interop
+	@$(MAKE) --no-print-directory unit slow live interop
 else
 	@echo "== Running the tests"
 	@$(DEV) $(WITH_MODELS) "$(TEST)" -m pytest --ignore=tests/interop $(ARGS)
@@ -50,7 +50,7 @@ interop: .venv/test.made model  ## the official clients against the embedded ser
 	@echo "== Running the official clients against the embedded server"
 	@$(WITH_MODELS) "$(TEST)" -m pytest tests/interop $(ARGS)
 
-check: lint types unit wheel  ## what needs no model, in the order that fails fastest
+check: lint types unit slow wheel  ## what needs no model, in the order that fails fastest
 
 lint: .venv/test.made  ## style and layout of the code
 	@echo "== Checking the style"
@@ -71,10 +71,15 @@ pyright: .venv/test.made  ## the public API again, as another type checker sees 
 	    && .venv/pyright/bin/python -m pip install -qq pyright; }
 	@.venv/pyright/bin/pyright --pythonpath "$(TEST)" -p tests/typing
 
-unit: .venv/test.made  ## the tests without a model
-	@echo "== Running the tests that need no model"
-	@$(DEV) "$(TEST)" -m pytest -m "not live and not interop" --ignore=tests/interop \
-	    $(SPREAD) $(ARGS)
+unit: .venv/test.made  ## the tests that need no model and take no time
+	@echo "== Running the tests that need no model and take no time"
+	@$(DEV) "$(TEST)" -m pytest -m "not slow and not live and not interop" \
+	    --ignore=tests/interop $(SPREAD) $(ARGS)
+
+slow: .venv/test.made  ## those that take up to some seconds each, and start programs
+	@echo "== Running the slow tests, which need no model either"
+	@$(DEV) "$(TEST)" -m pytest -m "slow and not live and not interop" \
+	    --ignore=tests/interop $(SPREAD) $(ARGS)
 
 wheel: .venv/test.made  ## build the wheel, install it into an empty environment, import it
 	@echo "== Building the wheel"

@@ -1,14 +1,16 @@
 """A pytest plugin that ends a run in which a test hangs, with what all threads do.
 
-The end is a hard one: by a thread of `faulthandler` that needs nothing of Python, as a
-deadlock may have it all. What hangs fails the run; pytest-xdist names the test, starts
-another process and goes on.
+The end is a hard one: by a signal whose handler, that of `faulthandler`, needs nothing
+of Python, as a deadlock may have it all. What hangs fails the run ("Alarm clock");
+pytest-xdist names the test, starts another process and goes on. The timer is the
+system's, set anew for each test: a thread that waits would cost more than most tests.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Generator
 
@@ -19,13 +21,13 @@ LIMIT = 180.0
 #: The same for tests that wait for models.
 LONG_LIMIT = 600.0
 
-# Standard error of the run; that of tests is captured.
-_errors = -1
-
 
 def _limit(seconds: float) -> None:
-    """End the process after so many seconds, unless another limit is set by then."""
-    faulthandler.dump_traceback_later(seconds, file=_errors, exit=True)
+    """End the process after so many seconds, unless another limit is set by then.
+
+    With 0, never.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _of(item: pytest.Item) -> float:
@@ -34,10 +36,11 @@ def _of(item: pytest.Item) -> float:
 
 
 def begin() -> None:
-    """Remember where to report; before tests are captured."""
-    global _errors
+    """Say what happens at a limit, and where; before tests are captured."""
     assert sys.__stderr__ is not None
-    _errors = os.dup(sys.__stderr__.fileno())
+    errors = os.dup(sys.__stderr__.fileno())
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # comes next, and ends the process
+    faulthandler.register(signal.SIGALRM, file=errors, chain=True)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -63,7 +66,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 def pytest_runtest_logfinish() -> None:
     """End the last one: who runs the tests may have to wait for others."""
-    faulthandler.cancel_dump_traceback_later()
+    _limit(0)
 
 
 def pytest_unconfigure() -> None:

@@ -197,6 +197,7 @@ def test_dropping_it_cancels(fake, model):
     assert cancelled(fake, 2)
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels(fake, model, monkeypatch):
     """It is raised where the results are waited for, and all is stopped."""
     fake.reply(["x", AWAIT_CANCEL], times=2)

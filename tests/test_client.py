@@ -103,6 +103,7 @@ def test_secrets_are_not_shown():
     assert "abcdefgh" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_limit_of_calls(fake):
     """idle_timeout is how long a call that is answered at once may take."""
     fake.before("listLoaded", NEVER)

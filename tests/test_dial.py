@@ -106,6 +106,7 @@ def silent(host):
         yield where[1]
 
 
+@pytest.mark.slow
 def test_a_silent_address_has_a_head_start_only(monkeypatch):
     """One that does not answer costs a quarter of a second, and no socket."""
     with silent("127.0.0.2") as port, RawServer("", port=port):
@@ -119,6 +120,7 @@ def test_a_silent_address_has_a_head_start_only(monkeypatch):
             assert -1 == made[0].fileno()  # later ones are the server's
 
 
+@pytest.mark.slow
 def test_silence_ends_at_the_deadline(monkeypatch):
     """Then the error says which addresses gave no answer, and that one refused."""
     monkeypatch.setattr(module, "HEAD_START", 0.01)

@@ -154,6 +154,7 @@ def test_the_likeliest_server_wins(ports):
         assert local(ports[1]) == find_local()
 
 
+@pytest.mark.slow
 def test_silent_ports_hold_up_little(ports):
     """Ports that accept and say nothing are waited for together, 0.6 s in all."""
     silent = [RawServer("", port=port) for port in ports[:2]]

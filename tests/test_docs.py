@@ -156,6 +156,7 @@ def server(
             lmstudio.default._client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_a_page_runs_from_top_to_bottom(page, server):
     """Every block that is not marked runs, and prints what it says it prints."""
@@ -262,6 +263,7 @@ def test_facts_say_how_sure_they_are():
     assert [] == wrong
 
 
+@pytest.mark.slow
 def test_design_has_every_lock_of_the_client():
     """The table of locks in docs/design.md is that of the code."""
     text = (ROOT / "docs/design.md").read_text("utf-8")

@@ -67,6 +67,7 @@ def test_progress_then_the_key(repository):
     assert "<Download acme/Tiny-GGUF@q4_k_m done>" == repr(download)
 
 
+@pytest.mark.slow
 def test_cancel_and_go_on(repository, hub):
     """A cancelled download ends, and the next one continues it."""
     hub.fail(FILE, Fault(after=100_000, stall=True))
@@ -180,6 +181,7 @@ def test_a_limit_of_the_wait(script):
     assert "k" == download.result(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_download(script, monkeypatch):
     """It cancels, and is the download's error."""
     monkeypatch.setattr("lmstudio.download.CANCEL_TIME", 0.05)

@@ -122,6 +122,7 @@ def sent(fake, endpoint):
     return {field["key"]: field["value"] for field in layers[0]["config"]["fields"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.what)
 def test_every_option_is_sent(fake, table):
     """In each spelling the same goes out, and it fits the schema."""

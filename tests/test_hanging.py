@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,16 +21,9 @@ def pytest_configure(config):
 """
 #: Goes on with the file above: limits are told and not set.
 TELL = """
-    class Limits:
-        def dump_traceback_later(seconds, *, file, exit):
-            assert file == hanging._errors and exit
-            tell("limit", seconds)
-        def cancel_dump_traceback_later():
-            tell("no limit")
-    hanging.faulthandler = Limits
-
 import builtins, functools, sys
 tell = builtins.tell = functools.partial(print, file=sys.stderr)
+hanging.signal.setitimer = lambda _, seconds: tell("limit", seconds)
 """
 HANGS = """
 import threading
@@ -75,8 +69,7 @@ def test_what_hangs_is_ended(tmp_path, program):
     """Wherever it does, also where a thread keeps the process from its end."""
     done = run(tmp_path, program)
 
-    assert 1 == done.returncode
-    assert "Timeout (0:00:01)!\n" in done.stderr
+    assert -signal.SIGALRM == done.returncode
     assert ", line 9 in hang\n" in done.stderr
 
 
@@ -97,6 +90,6 @@ def test_what_takes_its_time_goes_on(tmp_path):
     program = "@pytest.mark.parametrize('n', range(2))\n"
     done = run(tmp_path, program + "def test_it(n): tell('test')", "-s", tell=TELL)
 
-    each = ["limit 1.0", "limit 1.0", "test", "limit 1.0", "no limit"]
+    each = ["limit 1.0", "limit 1.0", "test", "limit 1.0", "limit 0"]
     told = [*each, *each, "limit 1.0"]
     assert (0, told) == (done.returncode, done.stderr.splitlines())

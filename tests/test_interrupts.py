@@ -41,6 +41,7 @@ def assert_nothing_is_left(client, where):
         assert 0 == connection._protocol.open_requests, where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ask",
     [

@@ -191,6 +191,7 @@ def test_older_processes_are_looked_at_once(monkeypatch):
     assert "1" not in seen  # the parent may be of the same tick of the clock
 
 
+@pytest.mark.slow
 @linux
 def test_strangers_are_looked_at_once(monkeypatch):
     """What carries no mark of the run, and is not our child, needs no second look."""

@@ -110,6 +110,7 @@ def test_signal_already_set(fake, client):
     assert [] == fake.parameters("loadModel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Signal, threading.Event])
 def test_signal_set_by_the_callback(fake, client, kind):
     """Also a load that is nearly done is cancelled: its model does not stay."""
@@ -133,6 +134,7 @@ def test_our_signal_is_quick(fake, client, monkeypatch):
         client.llm.load("other", signal=stop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [None, threading.Event()])
 def test_time_limit(fake, client, stop):
     """The load ends on both sides, and the error says how far it was."""
@@ -235,6 +237,7 @@ def test_what_crossed_has_no_name(fake, client, info):
     assert [] == fake.parameters("unloadModel")
 
 
+@pytest.mark.slow
 def test_a_shared_load_that_crosses_stays(fake, client, impatient):
     """Another client may be using what getOrLoad has loaded."""
     fake.before("getOrLoad", NEVER)
@@ -256,6 +259,7 @@ def test_a_shared_load_that_crosses_stays(fake, client, impatient):
     assert ["any", "crossed"] == fake.loaded()
 
 
+@pytest.mark.slow
 def test_a_server_that_ignores_the_cancel(fake, client, impatient):
     """We stop listening after a while."""
     fake.before("loadModel", NEVER)

@@ -133,6 +133,7 @@ def test_nobody_listens_any_more(application, caplog, monkeypatch):
     assert ["not unloaded, and maybe still in memory: a, b, c"] == warnings(caplog)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent(application, caplog):
     """All are asked for together, and one limit holds for them together."""
 
@@ -155,6 +156,7 @@ def test_a_server_that_is_silent(application, caplog):
     quickest(1.0, once)
 
 
+@pytest.mark.slow
 def test_the_answer_to_unloading_is_late(application, caplog):
     """Every request is out before any answer: what is slow still happens."""
     with LMStudioClient(application.host) as client:

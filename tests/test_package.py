@@ -78,6 +78,7 @@ def names_in(requirements: str) -> set[str]:
     return {re.split(r"[^\w.-]", line.strip())[0].lower() for line in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNWANTED)
 def test_import_stays_small(imported, imported_with_client, name):
     """Neither an event loop nor what extras bring is imported, nor the converter."""

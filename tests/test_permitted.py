@@ -99,6 +99,7 @@ def test_the_variable(monkeypatch, value, expected):
     assert expected == permitted.is_permitted(Address("127.0.0.1", 41000))
 
 
+@pytest.mark.slow
 def test_another_process():
     """The variable lets a child reach this process's fake server, and no other."""
     code = (

@@ -353,6 +353,7 @@ def test_newer_servers(fake, model, good):
     assert "ab" == prediction.content
 
 
+@pytest.mark.slow
 def test_a_malformed_packet_before_a_limit(fake, model):
     """A limit that runs out behind a malformed packet tells of the packet."""
     fake.reply(["a", {"type": "fragment"}, NEVER])

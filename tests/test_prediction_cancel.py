@@ -117,6 +117,7 @@ def test_cancel_ends_every_iteration(fake, model, monkeypatch, step):
     fake.drop_connections()  # the server that never answers
 
 
+@pytest.mark.slow
 def test_cancel_with_a_backlog(fake, model):
     """Iterating ends in under 100 ms behind megabytes; the result has them all."""
     pieces = [f"{n:05} " + "x" * 994 for n in range(5000)]
@@ -438,6 +439,7 @@ def raised(model):
     return prediction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [unlooked, whole, stopped, failed, late, raised])
 def test_no_cycles(fake, model, make):
     """Reference counting alone frees a prediction, however it ended."""

@@ -85,6 +85,7 @@ def test_result_limit_while_another_takes(fake, model, monkeypatch):
             assert ["a"] == taking.result(timeout=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "steps", "text", "partial"),
     [
@@ -126,6 +127,7 @@ def test_limits_of_a_prediction(fake, model, options, steps, text, partial):
     assert "failed" in repr(prediction)
 
 
+@pytest.mark.slow
 def test_limit_without_any_news(fake, model):
     """A server that does not even begin is told apart."""
     fake.before("predict", NEVER)
@@ -173,6 +175,7 @@ def test_news_put_the_idle_limit_off(fake, model):
         assert not prediction.done()
 
 
+@pytest.mark.slow
 def test_a_malformed_packet_that_only_the_limit_finds(fake, model):
     """Nobody waited when it came: the limit takes it, and the hole is the error."""
     gate = Await()
@@ -187,6 +190,7 @@ def test_a_malformed_packet_that_only_the_limit_finds(fake, model):
     assert "a" == caught.value.partial
 
 
+@pytest.mark.slow
 def test_a_limit_while_another_waits(fake, model):
     """Who waits takes all; the limit only ends it."""
     fake.reply(["a", NEVER])
@@ -250,6 +254,7 @@ class Polled:
         self.value = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [threading.Event, Polled, None])
 def test_foreign_signals_are_looked_at_ten_times_a_second(
     fake, model, monkeypatch, kind

@@ -461,6 +461,7 @@ def test_a_client_with_tqdm(bars, fake):
     assert "Predicting: 100%" in text
 
 
+@pytest.mark.slow
 def test_nothing_of_ipython_is_imported():
     """Who does not use IPython does not get it."""
     code = (

@@ -29,6 +29,7 @@ def pages(maker, tmp_path_factory):
     return {name: page.read_text("utf-8") for name, page in names.items()}
 
 
+@pytest.mark.slow
 def test_every_public_name_has_its_place(maker, pages):
     """What `__all__` lists stands on the module's page."""
     assert {"index", *maker.MODULES} == set(pages)

@@ -113,6 +113,7 @@ def test_downloading_again(repository, hub):
     assert 1 == len(hub.fetched(FILE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Signal, threading.Event])
 def test_signal(repository, stalled, models, hub, kind):
     """A signal stops it at once; what came stays, and is continued."""
@@ -157,6 +158,7 @@ def test_signal_that_is_set(repository, hub):
     assert [] == hub.fetched(FILE)
 
 
+@pytest.mark.slow
 def test_timeout(repository, stalled, models):
     """A time limit counts for all of it, also while nothing comes."""
     with pytest.raises(LMStudioTimeoutError, match=r"within 0\.3 s"):
@@ -164,6 +166,7 @@ def test_timeout(repository, stalled, models):
     assert not list(models.rglob("*.gguf"))
 
 
+@pytest.mark.slow
 def test_a_callback_that_raises(repository, stalled, models):
     """An exception of a callback stops the download and comes out."""
 
@@ -340,6 +343,7 @@ def test_progress_function(repository):
     assert sorted(shares) == shares
 
 
+@pytest.mark.slow
 def test_bar(repository, stalled, monkeypatch):
     """On a terminal a bar shows how far it is, and goes in the end."""
     monkeypatch.setattr("lmstudio.progress.PATIENCE", 0.0)
@@ -352,6 +356,7 @@ def test_bar(repository, stalled, monkeypatch):
     assert terminal.getvalue().endswith("\r")
 
 
+@pytest.mark.slow
 def test_no_bar(repository, hub, monkeypatch):
     """With a callback, or when told so, there is no bar."""
     hub.fail(FILE, *[Fault(after=10, stall=True)] * 2)

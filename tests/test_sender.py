@@ -213,6 +213,7 @@ def test_nobody_is_held_up_by_a_long_outbox(monkeypatch):
         assert list(b"abcde") == [peer.frame()[1][0] for _ in range(5)]
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_nothing_is_given_up(monkeypatch):
     """A send without any progress ends at the limit, and with it the connection."""
     monkeypatch.setattr(module, "SEND_STALL", 0.3)
@@ -223,6 +224,7 @@ def test_a_server_that_takes_nothing_is_given_up(monkeypatch):
             transport.read()
 
 
+@pytest.mark.slow
 def test_a_silent_server_that_takes_nothing_is_given_up_sooner(monkeypatch):
     """No ping goes out in mid-frame: there silence is death, and words are life."""
     monkeypatch.setattr(module, "SEND_SILENT", 0.3)

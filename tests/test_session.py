@@ -484,6 +484,7 @@ FORKING = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_fork(server):
     """The parent goes on undisturbed, and the child has connections of its own."""

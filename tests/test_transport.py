@@ -243,6 +243,7 @@ def test_tls_before_and_after_ready(tls):
             assert isinstance(reading.exception(PATIENCE), TransportEnded)
 
 
+@pytest.mark.slow
 def test_tls_reads_and_writes_at_once(tls):
     """Megabytes both ways at the same time arrive as they were sent."""
     count, size = 300, 20_000

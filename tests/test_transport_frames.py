@@ -97,6 +97,7 @@ streams = st.lists(whole | masked | control | fragmented(), max_size=12).map(b""
 cuts = st.lists(st.integers(1, 70000), max_size=8)
 
 
+@pytest.mark.slow
 @given(streams, cuts)
 @example(frame(TEXT, b"a" * 125) + frame(TEXT, b"b" * 126), [1, 2, 128, 129, 130, 131])
 @example(frame(TEXT, b"a" * 65535) + frame(TEXT, b"b" * 65536), [3, 65539, 65541])
@@ -151,6 +152,7 @@ def test_a_close_says_why(code, reason, cuts):
     assert f"the server closed the connection ({expected})" == str(caught.value)
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(max_size=40) | whole | control).map(b"".join), cuts)
 def test_rubbish_ends_where_the_library_ends(data, cuts):
     """Bytes that are no frames end the stream after the same messages."""

@@ -269,6 +269,7 @@ def outcome(name, recording):
             return exc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_recordings_are_true(recordings, name):
     """A recording that nobody changed gives a value: what is changed is an answer."""
@@ -283,6 +284,7 @@ def test_changed_answers(recordings, name, data):
     outcome(name, mutate(recordings[name], data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_answers_that_lack_something(recordings, name):
     """So are answers in which one thing is missing or nothing, whichever it is."""

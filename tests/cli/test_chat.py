@@ -52,6 +52,7 @@ def asked(server):
     return [(m["role"], "".join(p["text"] for p in m["content"])) for m in history]
 
 
+@pytest.mark.slow
 def test_talking(talking, server):
     """Questions are answered, with all that was said before; Ctrl-D ends it."""
     server.reply(["Hi ", "there"])
@@ -69,6 +70,7 @@ def test_talking(talking, server):
     ] == asked(server)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer(talking, server):
     """Ctrl-C stops the answer; its beginning is kept, and the chat goes on."""
     server.reply(["Once ", AWAIT_CANCEL])
@@ -85,6 +87,7 @@ def test_ctrl_c_stops_the_answer(talking, server):
     assert "Traceback" not in talking.seen
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_first_token(talking, server):
     """What was stopped before a word of it came was never asked."""
     gate = Await()
@@ -100,6 +103,7 @@ def test_ctrl_c_before_the_first_token(talking, server):
     assert [("user", "hello")] == asked(server)
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_prompt(talking):
     """Ctrl-C at the prompt forgets the line, and says what ends the chat."""
     talking.type("half a li")
@@ -112,6 +116,7 @@ def test_ctrl_c_at_the_prompt(talking):
     assert 0 == talking.end()
 
 
+@pytest.mark.slow
 def test_many_lines(talking, server):
     r"""Lines between three quotes, and after a ``\``, are one question."""
     talking.type('"""one\n')
@@ -126,6 +131,7 @@ def test_many_lines(talking, server):
     assert ("user", "three\nfour") == asked(server)[-1]
 
 
+@pytest.mark.slow
 def test_commands(talking, server, tmp_path):
     """The commands of a chat: help, system prompt, save, clear, load, stats, model."""
     file = tmp_path / "chat.json"
@@ -157,6 +163,7 @@ def test_commands(talking, server, tmp_path):
     assert do(f"/load {tmp_path / 'none'}").startswith("lms: ")
 
 
+@pytest.mark.slow
 def test_a_failed_answer(talking, server):
     """An answer that fails is one line, and the chat goes on without the question."""
     server.fail("predict", "It broke")
@@ -167,6 +174,7 @@ def test_a_failed_answer(talking, server):
     assert [("user", "again")] == asked(server)
 
 
+@pytest.mark.slow
 def test_reasoning_is_dim(talking, server):
     """On a terminal the reasoning is dim, and is not sent back."""
     thought = fragment("hm", reasoning_type="reasoning")
@@ -179,6 +187,7 @@ def test_reasoning_is_dim(talking, server):
     assert ("assistant", "yes") == asked(server)[1]
 
 
+@pytest.mark.slow
 def test_control_characters(talking, server):
     """A model can't command the terminal."""
     server.reply(["a\x1b[31mb\x07c\nd"])
@@ -187,6 +196,7 @@ def test_control_characters(talking, server):
     assert "do\na[31mbc\nd\n> " == talking.until("d\n> ")
 
 
+@pytest.mark.slow
 def test_history(talking, home, server):
     """What was typed is in the history of the next chat; others can't read it."""
     talking.type("remember me\n")
@@ -203,6 +213,7 @@ def test_history(talking, home, server):
     assert [("user", "remember me")] == asked(server)
 
 
+@pytest.mark.slow
 def test_loads_on_demand(server):
     """A model that is not loaded is loaded, also when only a part of it is named."""
     with Terminal("chat", "big", "--ttl", "60") as terminal:
@@ -213,6 +224,7 @@ def test_loads_on_demand(server):
     assert 60_000 == server.parameters("getOrLoad")[-1]["loadTtlMs"]
 
 
+@pytest.mark.slow
 def test_asks_which(server):
     """Without a name and with none loaded it asks for one of those on disk."""
     with Terminal("chat") as terminal:
@@ -221,6 +233,7 @@ def test_asks_which(server):
         terminal.until("Talking with acme/big")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "given", "prompt"),
     [
@@ -239,6 +252,7 @@ def test_one_prompt(pipe, server, words, given, prompt):
     assert [("user", prompt)] == asked(server)
 
 
+@pytest.mark.slow
 def test_system_prompt_and_stats(pipe, server):
     """-s comes first, --stats goes beside the answer."""
     run = pipe("-p", "Hello", "-s", "Be brief.", "--stats")
@@ -248,6 +262,7 @@ def test_system_prompt_and_stats(pipe, server):
     assert [("system", "Be brief."), ("user", "Hello")] == asked(server)
 
 
+@pytest.mark.slow
 def test_reasoning_in_a_pipe(pipe, server):
     """A pipe gets the answer without the reasoning, and no escape codes."""
     thought = fragment("hm", reasoning_type="reasoning")
@@ -271,6 +286,7 @@ def test_no_server(lms, nobody):
     assert (3, "") == (result.exit_code, result.stdout)
 
 
+@pytest.mark.slow
 def test_interrupted(server):
     """Ctrl-C ends an answer in a pipe with code 130; what came stays printed."""
     server.load("smol")
@@ -291,6 +307,7 @@ def test_interrupted(server):
     assert (130, b"\n", b"lms: interrupted\n") == (process.returncode, out, err)
 
 
+@pytest.mark.slow
 def test_saved_as_json(talking, tmp_path):
     """What /save writes is JSON with the messages."""
     file = tmp_path / "chat.json"
@@ -302,6 +319,7 @@ def test_saved_as_json(talking, tmp_path):
     assert "hello" in json.dumps(json.loads(file.read_text()))
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_model_loads(talking, server):
     """Ctrl-C during /model cancels the load; the chat goes on with the model it had."""
     gate = Await()

@@ -246,6 +246,7 @@ def test_refused_options(lms, options, text):
     assert (2, True) == (result.exit_code, text in result.stderr)
 
 
+@pytest.mark.slow
 def test_interrupted(acme, home):
     """Ctrl-C leaves what came, says how to go on, and is code 130."""
     acme.fail(FILE, Fault(after=100_000, stall=True))

@@ -79,6 +79,7 @@ def test_guesses_from_the_file(lms, home, tmp_path):
     } == json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_asks(file, home):
     """On a terminal it asks where to, and whether to move."""
     with Terminal("import", str(file)) as terminal:

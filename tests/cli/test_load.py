@@ -163,6 +163,7 @@ def test_taken_identifier(lms, server):
     assert ["writer"] == server.loaded()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [(signal.SIGINT, 130, "lms: interrupted\n"), (signal.SIGTERM, 143, "")],
@@ -235,6 +236,7 @@ def test_embedding_model(lms, server):
     assert [] == server.loaded()
 
 
+@pytest.mark.slow
 def test_asks(server):
     """On a terminal it asks which model, and shows their sizes."""
     with Terminal("load") as terminal:

@@ -55,6 +55,7 @@ def lines_of(process, count):
     return lines
 
 
+@pytest.mark.slow
 def test_json(watching):
     """As JSON each entry is a line, as it travels."""
     first, second = map(json.loads, lines_of(watching("--json"), 2))
@@ -70,6 +71,7 @@ def test_json(watching):
     assert isinstance(second["timestamp"], int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["input", "output"])
 def test_filter(watching, kind):
     """A filter leaves one direction."""
@@ -78,6 +80,7 @@ def test_filter(watching, kind):
     assert f"llm.prediction.{kind}" == json.loads(line)["data"]["type"]
 
 
+@pytest.mark.slow
 def test_text(watching):
     """For people: what, when, of which model, and with --stats what was measured."""
     lines = lines_of(watching("--filter", "output", "--stats"), 6)

@@ -202,6 +202,7 @@ def test_being_ended_tidies_up(lms, broken, monkeypatch):
     assert before is signal.getsignal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -226,6 +227,7 @@ def test_closed_pipe(words):
     assert (141, b"") == (run.returncode, run.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("version",), ("--quiet", "ls")], ids=" ".join)
 def test_no_output_at_all(words):
     """Without a standard output there is nothing to print, and no reason to fail."""
@@ -270,6 +272,7 @@ def test_odd_environments(tmp_path, changes):
         assert not is_ours or run.stdout
 
 
+@pytest.mark.slow
 def test_a_home_that_can_only_be_read(tmp_path):
     """What only reads works; what writes says what is wrong in one line."""
     home = tmp_path / "home"
@@ -326,6 +329,7 @@ def test_without_click():
     assert (1, "", line) == (run.returncode, run.stdout, run.stderr)
 
 
+@pytest.mark.slow
 def test_imports_little():
     """The command itself imports no server, no bars and no event loop."""
     code = (
@@ -339,6 +343,7 @@ def test_imports_little():
     assert ("set()\n", "") == (run.stdout, run.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize(
     "words", [["ls"], ["ls", "--json"], ["--help"], ["server", "status"]], ids=str

@@ -375,6 +375,7 @@ def test_saved_token(lms, shell, home):
     assert "asks for an API token" in result.stderr
 
 
+@pytest.mark.slow
 def test_own_token(lms, shell, monkeypatch):
     """A token that is given is needed, and is not among the server's arguments."""
     token = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
@@ -389,6 +390,7 @@ def test_own_token(lms, shell, monkeypatch):
     assert 0 == lms("ps").exit_code
 
 
+@pytest.mark.slow
 def test_a_server_without_tokens(lms, running):
     """A server that asks for no token does not pass for one that does."""
     result = lms("server", "start", "--port", str(running.port), "--api-token")
@@ -406,6 +408,7 @@ def test_wrong_tokens(lms):
     assert 2 == result.exit_code
 
 
+@pytest.mark.slow
 def test_log(running, shell):
     """The log says when the server began and ended."""
     assert 0 == shell("server", "stop").returncode

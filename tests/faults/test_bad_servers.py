@@ -135,6 +135,7 @@ def test_packets_of_any_size(asked, harm):
     assert "Once upon" == asked(harm, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("byte", [0, 1, 2, 3, 10, 100])
 def test_a_corrupt_byte(asked, monkeypatch, byte):
     """A byte that changed on the way gives an answer or an error, and no hang.

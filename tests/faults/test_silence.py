@@ -35,6 +35,7 @@ def proxy(fake):
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "message, far, partial",
     [
@@ -72,6 +73,7 @@ def silenced(fake, message, byte, idle):
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_run(fake, proxy):
     """The same of a run with tools, in a later round too."""
 
@@ -90,6 +92,7 @@ def test_a_run(fake, proxy):
         assert usable(client)
 
 
+@pytest.mark.slow
 def test_a_load(fake, proxy):
     """A load that reports nothing any more ends at its limit, and leaves no model."""
     fake.on_load([0.25, NEVER])
@@ -101,6 +104,7 @@ def test_a_load(fake, proxy):
         assert ["any"] == fake.loaded()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "endpoint, call",
     [
@@ -123,6 +127,7 @@ def test_a_call(fake, proxy, endpoint, call):
         assert client.llm.list_loaded() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["", "upgrade"], ids=["greeting", "credentials"])
 def test_after_the_connection(monkeypatch, steps):
     """A server that accepts and says nothing is given up, with a hint."""
@@ -135,6 +140,7 @@ def test_after_the_connection(monkeypatch, steps):
         client.llm.list_loaded()
 
 
+@pytest.mark.slow
 def test_after_the_handshake():
     """A server that accepts the credentials and then no more: the call's limit."""
     with (

@@ -109,6 +109,7 @@ def test_what_runs_already_need_not_wait(stuck):
     assert cancelled.wait(PATIENCE)
 
 
+@pytest.mark.slow
 def test_the_limit_of_the_upload_itself():
     """Half of it is out: the rest follows, its cancel behind it, and others go on."""
     with FakeServer(["any"], loaded=["any"]) as fake, Proxy(fake.port) as proxy:
@@ -125,6 +126,7 @@ def test_the_limit_of_the_upload_itself():
         assert 1 == len(proxy.links)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["timeout", "idle_timeout"])
 def test_limits_while_connecting(option):
     """A limit holds against a server that accepts and says nothing."""

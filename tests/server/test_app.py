@@ -161,6 +161,7 @@ def test_small_frames_are_not_held_back(scripted):
     assert 0 != option
 
 
+@pytest.mark.slow
 def test_large_frames(scripted):
     """A frame of many megabytes is read, one over the limit ends the connection."""
     text = "x" * (8 * 1024 * 1024)

@@ -204,6 +204,7 @@ def odd_value(chance, depth=3):
     return [made] if chance.random() < 0.2 else made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("namespace", ["llm", "embedding", "system", "files"])
 def test_messages_that_are_nearly_right(scripted, namespace):
     """Each gets its warning, its error, or nothing; the socket always goes on."""
@@ -276,6 +277,7 @@ def test_deep_json(scripted, depth):
                 fence(connection)
 
 
+@pytest.mark.slow
 def test_messages_over_the_limit(scripted, caplog):
     """200 MB in one message, declared or in pieces, end the socket with 1009."""
     most = 100 * 1024 * 1024
@@ -341,6 +343,7 @@ def test_half_open_connections(scripted, caplog):
         assert any(line.startswith(kind) for line in caplog.messages)
 
 
+@pytest.mark.slow
 def test_connections_that_break_off(scripted):
     """A connection that is reset in the middle of anything leaves nothing."""
     linger = struct.pack("ii", 1, 0)

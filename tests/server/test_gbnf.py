@@ -69,6 +69,7 @@ def test_like_regular_expressions(text):
     assert (pattern.fullmatch(text) is not None) == (verdict == "whole")
 
 
+@pytest.mark.slow
 def test_too_long_a_question():
     """A grammar that takes for ever leaves the question open."""
     assert "open" == Grammar('root ::= root root | "a"').judge("a" * 500)

@@ -167,6 +167,7 @@ def test_a_body_has_a_size(scripted, caplog):
     ] == caplog.messages
 
 
+@pytest.mark.slow
 def test_a_body_has_its_time(scripted, caplog):
     """A body that does not come is given up, and the connection closed."""
     head = b"POST /length HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab"
@@ -179,6 +180,7 @@ def test_a_body_has_its_time(scripted, caplog):
     ] == caplog.messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x"])
 def test_a_head_has_its_time(scripted, caplog, sent):
     """A connection that asks for nothing, or never to the end, is closed."""
@@ -191,6 +193,7 @@ def test_a_head_has_its_time(scripted, caplog, sent):
     assert [text] == caplog.messages
 
 
+@pytest.mark.slow
 def test_a_second_head_has_its_time(scripted):
     """So is one whose second request never comes to its end."""
     head = b"GET /lms-status HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -201,6 +204,7 @@ def test_a_second_head_has_its_time(scripted):
         assert b"HTTP/1.1 408 " in read_all(slow)
 
 
+@pytest.mark.slow
 def test_a_socket_outlives_the_time_of_its_head(scripted):
     """What became a websocket has had its head."""
     with connect(f"{scripted.url}/llm") as opened:

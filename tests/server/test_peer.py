@@ -187,6 +187,7 @@ async def test_calls_don_t_wait_for_each_other(bench):
     assert ["late"] == texts(packets)
 
 
+@pytest.mark.slow
 def test_a_slow_client_holds_up_nobody_else():
     """A prediction waits while its client does not read; others go on."""
 

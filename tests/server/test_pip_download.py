@@ -38,6 +38,7 @@ def run(pip: FakePip, folder: Path, **answer: object) -> Path:
             started.close()
 
 
+@pytest.mark.slow
 def test_wheel(tmp_path: Path, pip: FakePip) -> None:
     """The wheel that pip has brought is what is returned."""
     wheel = tmp_path / "made" / "a-1-py3-none-any.whl"
@@ -61,12 +62,14 @@ def test_silent_failure(tmp_path: Path, pip: FakePip) -> None:
         run(pip, tmp_path, code=3)
 
 
+@pytest.mark.slow
 def test_no_wheel(tmp_path: Path, pip: FakePip) -> None:
     """A pip that succeeds and brings nothing has failed."""
     with pytest.raises(FetchError, match="Saved nothing"):
         run(pip, tmp_path, says="Saved nothing")
 
 
+@pytest.mark.slow
 def test_python_without_pip(tmp_path: Path, pip: FakePip) -> None:
     """A Python without pip is told apart, with the way to install it."""
     with pytest.raises(FetchError) as caught:

@@ -226,6 +226,7 @@ def test_what_is_here(raw, hub):
     assert [] == hub.fetched(LARGE)
 
 
+@pytest.mark.slow
 def test_a_download_that_runs(raw, server, hub):
     """A plan names the download that runs already, and takes part in it."""
     hub.fail(SMALL, Fault(after=100_000, stall=True))
@@ -325,6 +326,7 @@ def test_an_old_client_gives_up(raw):
     assert "download.cancelled" == refused(raw, number)[0]
 
 
+@pytest.mark.slow
 def test_cancel_the_download(raw, hub, models):
     """A download that is cancelled keeps what came; the next plan goes on with it."""
     hub.fail(SMALL, Fault(after=100_000, stall=True))

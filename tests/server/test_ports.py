@@ -39,6 +39,7 @@ def test_localhost_is_the_address_that_clients_try_first():
         assert "127.0.0.1" == sock.getsockname()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="is found in /proc")
 def test_the_process_that_has_the_port_is_named(taken):
     """The error names host, port, and the process."""
@@ -55,6 +56,7 @@ def test_the_process_that_has_the_port_is_named(taken):
     ) == str(exc)
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_seen(taken, monkeypatch, tmp_path):
     """Where the system does not tell, it is another program."""
     monkeypatch.setattr(ports, "_PROC", tmp_path)
@@ -104,6 +106,7 @@ def test_refusals_of_the_system(monkeypatch, number, problem):
         listen("127.0.0.1", 80)
 
 
+@pytest.mark.slow
 def test_discovery_takes_the_first_of_its_ports_that_is_free(monkeypatch, taken):
     """Ports of other programs are passed over; without a free one there is none."""
     with listen("127.0.0.1", 0) as sock:

@@ -125,6 +125,7 @@ def test_download(raw, models):
     assert "tiny" == packets[-2]["defaultIdentifier"]
 
 
+@pytest.mark.slow
 def test_progress_goes_on_while_nothing_comes(raw, hub):
     """A client hears of a download at least twice a second, also of one that waits."""
     hub.fail(FILE, Fault(after=100_000, stall=True))
@@ -137,6 +138,7 @@ def test_progress_goes_on_while_nothing_comes(raw, hub):
     assert "channelError" == raw.packets(number)[-1]["type"]
 
 
+@pytest.mark.slow
 def test_cancel(raw, hub, models):
     """A cancelled download says so, and leaves what came, which is no model."""
     hub.fail(FILE, Fault(after=100_000, stall=True))
@@ -162,6 +164,7 @@ def test_cancel_before_it_begins(raw, hub):
     assert "channelError" == raw.packets(number)[-1]["type"]
 
 
+@pytest.mark.slow
 def test_two_clients(raw, server, hub):
     """Two clients share one download, and one that vanishes does not stop it."""
     hub.fail(FILE, Fault(after=100_000, stall=True))
@@ -204,6 +207,7 @@ def test_the_server_ends(server, hub, models):
     assert 1 == len(temporary(models))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code"),
     [

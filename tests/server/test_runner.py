@@ -120,6 +120,7 @@ def test_it_ends_at_once(monkeypatch):
         assert not closing.is_alive()
 
 
+@pytest.mark.slow
 def test_many_clients_at_once():
     """Clients on several threads are served side by side."""
     replies = []

@@ -25,6 +25,7 @@ def list_of(least):
     return {"type": "array", "minItems": least}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inner", "problem"),
     [
@@ -87,6 +88,7 @@ def test_grammars_that_are_refused(grammar, problem):
     assert problem in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["[", "{ ", "{" + " " * 30_000, "\\", '"\\', "\n"])
 def test_reading_takes_no_square(piece):
     """A grammar and a pattern are read once, whatever they hold."""

@@ -112,6 +112,7 @@ def stuck_at(scripted):
     raise AssertionError("the server never held back")
 
 
+@pytest.mark.slow
 def test_streams_that_nobody_reads_end(caplog):
     """Plain HTTP: who reads nothing of an answer for a while loses its connection."""
     limits = Limits(write_time=1.0)

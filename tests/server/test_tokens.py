@@ -267,6 +267,7 @@ def test_http_shows_the_token_in_a_header(scripted, caplog):
     assert "refused GET /nothing" in caplog.messages[0]
 
 
+@pytest.mark.slow
 def test_permissions(scripted):
     """A token that does not allow something is told which permission it lacks."""
     limited = Token("abcd1234", SECRET, frozenset({"predict"}))
@@ -282,6 +283,7 @@ def test_permissions(scripted):
         assert (403, "permission_denied") == http(load, TOKEN, "POST")
 
 
+@pytest.mark.slow
 def test_on_demand(scripted):
     """What is loaded because it is asked for takes no more than predicting."""
     limited = Token("abcd1234", SECRET, frozenset({"predict"}))

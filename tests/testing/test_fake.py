@@ -99,6 +99,7 @@ def test_it_is_ready_at_once():
     assert best < 0.05
 
 
+@pytest.mark.slow
 def test_it_needs_no_web_server_and_no_engine():
     """Nothing of the server's own extra is imported."""
     run = subprocess.run(
@@ -416,6 +417,7 @@ def test_a_closed_server_can_t_be_used():
         fake.loaded()
 
 
+@pytest.mark.slow
 def test_it_works_without_pytest(tmp_path):
     """The runner of unittest alone runs tests with it, by ``with`` and by cleanups."""
     (tmp_path / "test_user.py").write_text(UNITTEST, "utf-8")

@@ -279,6 +279,7 @@ def test_silence_before_the_handshake(fake):
             socket.recv(5)
 
 
+@pytest.mark.slow
 def test_silence_after_the_handshake(fake):
     """No call and no prediction gets an answer; each gives up, and all is well then."""
     fake.before(None, NEVER, times=2)

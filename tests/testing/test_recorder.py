@@ -120,6 +120,7 @@ def test_every_kind_of_call(path, real):
     assert said == replayed(path, program, mode="none")
 
 
+@pytest.mark.slow
 def test_recordings_are_alike(path, real, tmp_path):
     """Recorded again, the file is the same: nothing in it changes from run to run."""
     recorded(path, real, program)
@@ -139,6 +140,7 @@ def test_recordings_are_alike(path, real, tmp_path):
     assert '"instanceReference": "instance-1"' in text
 
 
+@pytest.mark.slow
 def test_a_thousand_fragments(path, real, monkeypatch):
     """Each fragment is replayed as it was, and none is waited for."""
     real.reply("x" * 1000, chunk=1)
@@ -200,6 +202,7 @@ def test_a_cancel(path, real):
     assert said == replayed(path, cancelled)
 
 
+@pytest.mark.slow
 def test_a_cancel_that_was_not_recorded(path, real):
     """It skips the fragments that are left, and the end is the recorded one."""
     real.reply("x" * 5000, chunk=1)

@@ -40,6 +40,7 @@ def chosen(table):
     return st.fixed_dictionaries({}, optional=each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.what)
 @settings(max_examples=40)
 @given(data=st.data())
@@ -63,6 +64,7 @@ def test_settings_make_the_round_trip(table, data):
     assert given_ == table.decode(structure(unstructure(came), KVConfig, "x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.what)
 @settings(max_examples=40)
 @given(data=st.data())

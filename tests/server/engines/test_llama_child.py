@@ -259,6 +259,7 @@ def start_child(*options):
     )
 
 
+@pytest.mark.slow
 def test_without_a_parent_it_ends():
     """A child whose parent is gone before it said anything ends quietly."""
     for stdin in (b"", b'{"path"', b"{}\n"):

@@ -168,6 +168,7 @@ def test_who_is_turned_away_gets_an_id_too(served):
         assert "invalid_request_error" == answer.error["type"]
 
 
+@pytest.mark.slow
 def test_web_pages_need_cors(served):
     """Without CORS a page of another origin is refused, with it let in."""
     answer = served.ask("/v1/models", headers=PAGE)
@@ -252,6 +253,7 @@ def wait_for_backlog(url, steps):
             assert 200 == ask(url, CHAT, chat()).status
 
 
+@pytest.mark.slow
 def test_a_slow_reader_holds_back_the_model(served):
     """What a client does not read is not generated either, and others go on."""
     steps = Counted(["x" * 1000] * 30_000)
