@@ -432,14 +432,15 @@ def parsed(payloads: list[bytes]) -> list[Any]:
     Raises:
         ValueError, RecursionError, StopIteration: One of them is no JSON.
     """
-    text = (b"[" + b",".join(payloads) + b"]").decode()
+    # The brackets come with a zero each, so that one join does it: no more copies.
+    text = b",".join((b"[0", *payloads, b"0]")).decode()
     messages: list[Any]
     # Several times quicker than json.loads on small messages.
     messages, end = _scan(text, 0)
     # Frames that are JSON only together are no messages.
-    if len(messages) != len(payloads) or end != len(text):
+    if len(messages) != len(payloads) + 2 or end != len(text):
         raise ValueError("not a message for each frame")
-    return messages
+    return messages[1:-1]
 
 
 def _tell(worker: Worker, level: int, said: str, *rest: str, **more: Any) -> None:
