@@ -67,6 +67,21 @@ def test_a_run_that_fails(fake, model):
     assert "<ActRun failed, round 1, 0 calls answered>" == repr(run)
 
 
+def test_a_callback_that_raises(fake, model):
+    """What it raises comes out where somebody waits, and the server is stopped."""
+
+    def fail(*arguments):
+        raise KeyError("mine")
+
+    fake.reply(["a", AWAIT_CANCEL])
+    run = model.act("?", [add], wait=False, on_prediction_fragment=fail)
+    with pytest.raises(KeyError, match="mine"):
+        run.result(FOREVER)
+
+    assert fake.wait_for(is_cancel)
+    assert run.result(FOREVER).is_cancelled
+
+
 def test_a_wait_has_an_end(fake, model):
     """Whose time is over is told how far it was; the run can go on."""
     gate = Await()
