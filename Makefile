@@ -11,16 +11,21 @@ WITH_MODELS = LMSTUDIO_TEST_MODEL="$(call found,smollm2-135m-instruct)" \
     LMSTUDIO_TEST_EMBEDDING_MODEL="$(call found,all-minilm-l6-v2)"
 # More arguments: `make test ARGS="-k chat"` (then without interop), `make bench ARGS=-h`.
 ARGS ?=
-# What needs no model runs in a process for each core, but not in more than four; a part
+# What needs no model runs in several processes (how many, tests/conftest.py says); a part
 # of it in one, which starts sooner. A process without tests takes some of another's. The
 # model has the cores for itself.
-SPREAD = $(if $(ARGS),,-n auto --maxprocesses 4 --dist worksteal)
+SPREAD = $(if $(ARGS),,-n auto --dist worksteal)
 # Python's development mode (-X dev), and warnings as errors (-W error) from the first import
 # on; as variables, since pytest-xdist hands no flags to its processes. `DEV=` is without.
 DEV = LMSTUDIO_TEST_DEV=1 PYTHONDEVMODE=1 PYTHONWARNINGS=error
+# Of that mode the quick tests leave out the checks of memory that extensions in C use: a
+# fifth of their time. The others have them.
+QUICK = $(if $(DEV),PYTHONMALLOC=pymalloc)
 # The tests are compiled once and not by each of those processes; hundreds of programs that
 # they start load the same files. `make clean` removes them.
 unexport PYTHONDONTWRITEBYTECODE
+# Nor is a test to pass only because somebody's programs never wait with their output.
+unexport PYTHONUNBUFFERED
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -73,7 +78,7 @@ pyright: .venv/test.made  ## the public API again, as another type checker sees 
 
 unit: .venv/test.made  ## the tests that need no model and take no time
 	@echo "== Running the tests that need no model and take no time"
-	@$(DEV) "$(TEST)" -m pytest -m "not slow and not live and not interop" \
+	@$(DEV) $(QUICK) "$(TEST)" -m pytest -m "not slow and not live and not interop" \
 	    --ignore=tests/interop $(SPREAD) $(ARGS)
 
 slow: .venv/test.made  ## those that take up to some seconds each, and start programs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio.constants
 import functools
 import gc
 import logging
@@ -49,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"{name} is {model!r}, which is not a file")
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
     hanging.begin()
+    gc.disable()  # until all tests are known: they come to stay
     config.pluginmanager.register(hanging)
     # In the background of a shell Ctrl-C is ignored, and what tests start inherits it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -68,8 +70,18 @@ def leave_dev_mode_here(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
         for name in ("PYTHONDEVMODE", "PYTHONWARNINGS"):
             os.environ.pop(name, None)
-    # In that mode asyncio tells what took it long: on a busy machine, anything.
+    # In that mode asyncio tells what took it long: on a busy machine, anything. And it
+    # notes for each callback from where it was asked for, which takes most of its time.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+    asyncio.constants.DEBUG_STACK_DEPTH = 1
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` stands for: a process more than cores, as some tests wait.
+
+    More than five take longer to begin than they save.
+    """
+    return min((os.cpu_count() or 1) + 1, 5)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -93,6 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep the collector from looking at thousands of tests again and again."""
+    gc.enable()
     settle()
 
 

@@ -374,6 +374,7 @@ def interrupted(*batches):
     assert at > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enough", [1, 3, 512])
 def test_ctrl_c_at_any_step(monkeypatch, enough):
     """Whoever goes on afterwards comes to the same, whichever step it hit."""

@@ -439,6 +439,7 @@ def test_many_calls_that_change_something_are_sent_once(server, session):
     assert 2 == len(server.parameters("unloadModel"))
 
 
+@pytest.mark.slow
 def test_each_of_several_calls_has_an_outcome(server, session):
     """Results and errors stand in order, and all requests are out from the start."""
     server.before("tokenize", NEVER)

@@ -45,6 +45,7 @@ def repository(tmp_path, hub):
         yield client.repository
 
 
+@pytest.mark.slow
 def test_progress_then_the_key(repository):
     """Iterating tells how far it is, and ends with it; then the key is there."""
     download = repository.download("acme/Tiny-GGUF", wait=False)
@@ -85,6 +86,7 @@ def test_cancel_and_go_on(repository, hub):
     assert [None, "bytes=100000-"] == hub.fetched(FILE)
 
 
+@pytest.mark.slow
 def test_a_hub_that_refuses(repository, hub):
     """Its error comes out of iterating and of the result, each time a new one."""
     hub.fail(FILE, Fault(status=403))

@@ -124,6 +124,7 @@ def test_a_lone_surrogate_is_refused(fake, model):
     assert [] == fake.requests
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_that_of_predictions(fake):
     """It may take long; a client's time limit for what takes long holds."""
     gate = Await()

@@ -134,6 +134,7 @@ pieces = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @hypothesis.given(pieces)
 def test_no_mixture_gets_through(text):
     """Whatever fences, code and formulas do to each other, no tag is left."""

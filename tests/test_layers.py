@@ -397,6 +397,7 @@ def test_imports_point_down():
     assert [] == wrong
 
 
+@pytest.mark.slow
 def test_foreign_libraries_stay_in_their_files():
     """A foreign library is imported where the table says, and nowhere else."""
     known = sys.stdlib_module_names | {"lmstudio"}
@@ -412,6 +413,7 @@ def test_foreign_libraries_stay_in_their_files():
     assert [] == wrong
 
 
+@pytest.mark.slow
 def test_some_files_do_without():
     """Wire and protocol know no sockets, threads or logs; the client no event loop."""
     wrong = []

@@ -152,6 +152,7 @@ def test_what_another_thread_closes_in_time_is_not_kept(tmp_path):
     closer.join()
 
 
+@pytest.mark.slow
 @linux
 def test_what_python_opens_for_good_is_not_kept(tmp_path):
     """Callbacks of C and helpers of Python may be used first in any test."""

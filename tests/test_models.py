@@ -318,6 +318,7 @@ def test_settings_that_are_no_json(fake, model):
     assert [] == fake.parameters("predict")
 
 
+@pytest.mark.slow
 def test_huge_prompts(model):
     """Megabytes are nothing special."""
     text = "ä" * 3_000_000

@@ -249,6 +249,7 @@ def plain(found):
     return {name: value for name, value in found.items() if name not in seen}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [more_fields, more_messages])
 def test_more(today, newer, change):
     """More fields, more packets, more messages: nothing is different."""
@@ -267,6 +268,7 @@ def test_unknown_fields_are_kept(newer):
     assert [1] == session()["info"].raw["newList"]
 
 
+@pytest.mark.slow
 def test_other_words(today, newer):
     """Unknown words are texts like those that are known."""
     newer(other_words)

@@ -88,6 +88,7 @@ def test_import_stays_small(imported, imported_with_client, name):
     assert name not in imported_with_client
 
 
+@pytest.mark.slow
 def test_import_is_only_a_table(imported):
     """Importing lmstudio imports its version, and what must be there from the start."""
     ours = [name for name in imported if name.split(".")[0] == "lmstudio"]

@@ -54,6 +54,7 @@ def members(of):
             yield member
 
 
+@pytest.mark.slow
 def test_everything_public_is_described(maker, pages):
     """Each public class, function and method has a docstring."""
     found = {}

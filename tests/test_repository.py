@@ -67,6 +67,7 @@ def stalled(hub):
     return hub.stalled
 
 
+@pytest.mark.slow
 def test_from_the_search_to_the_key(repository, models):
     """A search, an option, a download: what it returns loads the model."""
     (found,) = repository.search_models("tiny", 5, ["gguf"])
@@ -105,6 +106,7 @@ def test_download_by_name(repository, models, name, key):
     assert ("Q8_0" in file.name) == ("@" in name)
 
 
+@pytest.mark.slow
 def test_downloading_again(repository, hub):
     """What is there is not downloaded again."""
     assert repository.download("acme/Tiny-GGUF") == repository.download(

@@ -130,6 +130,7 @@ def test_what_waits_goes_out_in_its_order():
         assert (PONG, b"again") == peer.frame()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["deadline", "silence", "both"])
 def test_a_limit_ends_the_waiting_alone(limit):
     """What is begun goes out whole nevertheless, and what is not never does."""

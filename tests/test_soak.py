@@ -84,6 +84,7 @@ def part(keep, count):
     return soak.Part("steps", keep, count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "left"),
     [

@@ -83,6 +83,7 @@ def chats(draw, handles, results_in_one=True):
     return chat
 
 
+@pytest.mark.slow
 @some
 @given(chats([HANDLE]))
 def test_to_json_and_back(chat):
@@ -91,6 +92,7 @@ def test_to_json_and_back(chat):
     assert chat == Chat.from_history(chat.to_dict())
 
 
+@pytest.mark.slow
 @some
 @given(chats([HANDLE]))
 def test_saved_and_loaded(tmp_path_factory, chat):
@@ -100,6 +102,7 @@ def test_saved_and_loaded(tmp_path_factory, chat):
     assert chat == Chat.load(path)
 
 
+@pytest.mark.slow
 @some
 @given(chats([], results_in_one=False))
 def test_to_openai_and_back(chat):
@@ -115,6 +118,7 @@ def test_to_openai_and_back(chat):
         assert chat == again
 
 
+@pytest.mark.slow
 @some
 @given(chats([HANDLE]))
 def test_over_the_wire_and_back(chat):
@@ -126,6 +130,7 @@ def test_over_the_wire_and_back(chat):
         assert chat.to_history() == to_history(chat)
 
 
+@pytest.mark.slow
 @some
 @given(chats([HANDLE]))
 def test_shown_to_people(chat):

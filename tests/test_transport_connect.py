@@ -168,6 +168,7 @@ def test_tls_behind_a_proxy_is_checked_too(tmp_path, monkeypatch):
     assert "lms.example.com" in explain(exc)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["", "upgrade"], ids=["handshake", "credentials"])
 def test_a_server_that_drips_does_not_stop_the_clock(steps):
     """The time limit is for connecting as a whole, not for each byte that comes."""

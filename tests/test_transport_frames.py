@@ -126,6 +126,7 @@ odd = (
 )
 
 
+@pytest.mark.slow
 @given(st.lists(whole | control | fragmented() | odd, max_size=8), st.data(), cuts)
 @example([stretched(b"x", 8), frame(TEXT, b"y"), frame(CLOSE)], None, [1, 2, 9, 10])
 @example([frame(0x01, b"x"), frame(CLOSE, b"\x03\xe8"), frame(TEXT, b"y")], None, [4])
@@ -138,6 +139,7 @@ def test_ends_anywhere(frames, data, cuts):
     assert read_by_library(stream[:end], []) == read_by_us(stream[:end], cuts)
 
 
+@pytest.mark.slow
 @given(st.sampled_from((1000, 1001, 1008, 4000)), st.text(max_size=30), cuts)
 def test_a_close_says_why(code, reason, cuts):
     """The code and the reason of a close come out, wherever the stream is cut."""

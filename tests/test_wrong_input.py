@@ -298,6 +298,7 @@ def test_what_is_said(server, client, ask, said):
     assert before == len(server.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [101, 200, 400, 900])
 def test_values_that_are_nested_too_deeply(server, client, depth):
     """Wherever JSON goes in, too deep is an error that says so."""

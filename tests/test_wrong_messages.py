@@ -276,6 +276,7 @@ def test_recordings_are_true(recordings, name):
     assert not isinstance(outcome(name, recordings[name]), LMStudioError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
@@ -298,6 +299,7 @@ def test_answers_that_lack_something(recordings, name):
                 outcome(name, [(row[0], body) for row, body in rows])
 
 
+@pytest.mark.slow
 def test_every_call_is_here(recordings):
     """Each endpoint that the client calls by itself is answered, and each packet."""
     rows = [row for recording in recordings.values() for row in recording]

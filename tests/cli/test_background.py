@@ -151,6 +151,7 @@ def test_ends_at_once(monkeypatch, home):
     assert words in caught.value.message
 
 
+@pytest.mark.slow
 def test_never_answers(monkeypatch):
     """A server that says nothing in time is ended, and that is an error."""
     run_instead(monkeypatch, "import signal; signal.pause()")
@@ -195,6 +196,7 @@ def test_where_it_runs(monkeypatch, home, tmp_path, installed, added):
     assert caught.value.message.endswith(f"ends with: {expected}")
 
 
+@pytest.mark.slow
 def test_keeps_the_last_log(monkeypatch, home):
     """The log of the server before stays beside the new one."""
     log = home / ".internal" / "server.log"

@@ -61,6 +61,7 @@ def test_words(words, expected):
     assert expected == [line.split(",")[1] for line in run.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_in_bash(lms, tmp_path):
     """In bash the tab key completes a command."""
     if shutil.which("bash") is None:

@@ -31,6 +31,7 @@ def run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
@@ -52,6 +53,7 @@ def test_ctrl_c_while_it_starts(module):
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_end():
     """Ctrl-C when the command has ended is no traceback either."""
     code = (
@@ -71,6 +73,7 @@ def test_ctrl_c_at_the_end():
     assert result.stdout.startswith("{")
 
 
+@pytest.mark.slow
 def test_ignored_ctrl_c():
     """Where Ctrl-C is ignored, as nohup has it, it stays so."""
     command = [sys.executable, "-c", HIT, "click"]
@@ -83,6 +86,7 @@ def test_ignored_ctrl_c():
     assert (0, "") == (result.returncode, result.stderr)
 
 
+@pytest.mark.slow
 def test_exit_codes():
     """The exit code is that of the command."""
     command = [sys.executable, "-m", "lmstudio.cli.entry", "nonsense"]
@@ -92,6 +96,7 @@ def test_exit_codes():
     assert "lms: No such command 'nonsense'; see `lms --help`\n" == result.stderr
 
 
+@pytest.mark.slow
 def test_starts_with_little():
     """`lms version` imports neither the client nor what only few commands need."""
     code = (

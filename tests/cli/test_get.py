@@ -118,6 +118,7 @@ def files(home):
     return sorted(path.name for path in (home / "models").rglob("*.gguf"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file"),
     [
@@ -137,6 +138,7 @@ def test_hub(lms, home, either, name, file):
     assert [file] == files(home)
 
 
+@pytest.mark.slow
 def test_hub_as_json(lms, either):
     """As JSON: the model's key, and where it is below the models folder."""
     result = lms("get", "acme/Tiny-GGUF", "--json")
@@ -208,6 +210,7 @@ def test_broken_download(lms, acme, home):
     assert "bytes=1000-" == acme.fetched(FILE)[-1]
 
 
+@pytest.mark.slow
 def test_words_and_yes(lms, home, either):
     """With --yes words mean the first result."""
     assert 0 == lms("get", "tiny", "--yes").exit_code

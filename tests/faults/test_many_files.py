@@ -34,6 +34,7 @@ def many_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 def test_many_files(many_files, fake):
     """It connects, answers, sends what must wait, and is asked whether it lives."""
     fake.reply("answer", times=None)

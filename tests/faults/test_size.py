@@ -249,6 +249,7 @@ def kept():
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.slow
 def test_memory_of_a_prompt(swallowing):
     """Once it is sent, nothing of a prompt is kept while it is answered."""
     with ThreadPoolExecutor(1) as pool:
@@ -269,6 +270,7 @@ class Body(dict):
     """What is sent for a call, with references that don't keep it."""
 
 
+@pytest.mark.slow
 def test_memory_of_texts(swallowing, monkeypatch):
     """Nor of the texts of calls, beside what the caller has of them."""
     texts, known, real = [letter * MB for letter in "abcdefghij"], [], calls.unstructure

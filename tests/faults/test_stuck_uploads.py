@@ -92,6 +92,7 @@ def test_limits_of_what_comes_behind_it(stuck):
     assert 1 == len(fake.parameters("countTokens"))
 
 
+@pytest.mark.slow
 def test_what_runs_already_need_not_wait(stuck):
     """The worker is free: it sees signals and limits, and a cancel follows later."""
     fake, _, model, running, hold, upload = stuck

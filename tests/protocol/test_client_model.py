@@ -5,11 +5,14 @@ The model keeps one list of open requests and looks at one message after the oth
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lmstudio.protocol.client import ClientProtocol, End
+
+pytestmark = pytest.mark.slow
 
 ENDPOINTS = ("predict", "countTokens", "version")
 #: Type of a message: its number's field, its body's field, whom it ends, and how.

@@ -57,6 +57,7 @@ def test_unknown_paths_are_refused(scripted):
     assert b"/llm" in refused.value.response.body
 
 
+@pytest.mark.slow
 def test_every_namespace_takes_sockets(scripted):
     """Each namespace of the application can be connected to, with a query as well."""
     for namespace in NAMESPACES:

@@ -48,6 +48,7 @@ async def stalled(hub):
     await asyncio.to_thread(hub.stalled.wait)
 
 
+@pytest.mark.slow
 def test_download(models, hub):
     """A model is brought, can be found by its key, and its status tells how it went."""
 

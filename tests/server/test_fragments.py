@@ -39,6 +39,7 @@ def joined(sections):
     return made
 
 
+@pytest.mark.slow
 @hypothesis.given(st.sets(st.integers(1, len(TEXT) - 1)))
 def test_tags_split_anywhere(cuts):
     """The sections are the same wherever the pieces break."""
@@ -171,6 +172,7 @@ def found(pieces):
     return joined(made)
 
 
+@pytest.mark.slow
 @hypothesis.given(st.sets(st.integers(1, len(ANSWER) - 1)))
 def test_thoughts_and_calls(cuts):
     """A call in a thought is thought, and a tag in a call belongs to the call."""

@@ -248,6 +248,7 @@ def test_text_that_is_no_message(scripted, caplog):
     assert any("dropped a frame of" in line for line in caplog.messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 200, 400, 800, 950, 985, 2000, 100_000])
 def test_deep_json(scripted, depth):
     """However deep it is, wherever it stands, the socket goes on."""

@@ -380,6 +380,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "file.gguf"
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, database=None)
 @given(
     changes=st.lists(
@@ -411,6 +412,7 @@ def test_damaged_bytes(scratch: Path, changes: list[tuple[int, bytes]]) -> None:
             assert isinstance(value, Header | list)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, database=None)
 @given(data=st.binary(max_size=200))
 def test_any_bytes(scratch: Path, data: bytes) -> None:

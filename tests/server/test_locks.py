@@ -81,6 +81,7 @@ def test_interrupted_wait(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_killed_holder(path: Path) -> None:
     """A killed process holds nothing any more."""
     code = (

@@ -36,6 +36,7 @@ def write(path: Path, code: str = WRITER) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_new_file_begins(tmp_path):
     """When the file is full the next one begins; one older one is kept."""
     path = tmp_path / "server.log"
@@ -48,6 +49,7 @@ def test_a_new_file_begins(tmp_path):
     assert list(range(lines[0], 100)) == lines
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")
 def test_only_the_owner_reads_it(tmp_path):
     """The log, and the one before, can be read by nobody else."""
@@ -58,6 +60,7 @@ def test_only_the_owner_reads_it(tmp_path):
     assert [0o600, 0o600] == modes
 
 
+@pytest.mark.slow
 def test_what_is_printed_goes_along(tmp_path):
     """What is printed later, also by children, is in the new file."""
     path = tmp_path / "server.log"
@@ -66,6 +69,7 @@ def test_what_is_printed_goes_along(tmp_path):
     assert path.read_text().endswith("printed\nfrom a child\nthe end\n")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone(tmp_path):
     """A log whose file was removed can't be renewed, and harms nothing."""
     path = tmp_path / "server.log"

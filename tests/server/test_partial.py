@@ -52,6 +52,7 @@ def fetch(hub, tmp_path):
     return Fetch()
 
 
+@pytest.mark.slow
 def test_fetches(fetch, hub):
     """The file is there, nothing else is, and the progress never fell."""
     fetch()
@@ -65,6 +66,7 @@ def test_fetches(fetch, hub):
     assert 1 == len(hub.fetched("a.gguf"))
 
 
+@pytest.mark.slow
 def test_continues(fetch, hub):
     """Broken connections are made again, from where they broke."""
     hub.fail("a.gguf", Fault(after=100_000), Fault(after=5), Fault(after=0))
@@ -76,6 +78,7 @@ def test_continues(fetch, hub):
     )
 
 
+@pytest.mark.slow
 def test_continues_after_silence(fetch, hub):
     """A connection that says nothing counts as broken."""
     hub.fail("a.gguf", Fault(after=65_536, stall=True))
@@ -84,6 +87,7 @@ def test_continues_after_silence(fetch, hub):
     assert fetch.target.read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_gives_up(fetch, hub):
     """A hub that breaks every connection is given up; what came can be continued."""
     hub.fail("a.gguf", Fault(after=1000), *[Fault(after=0)] * partial.TRIES)
@@ -115,6 +119,7 @@ def test_refusals_are_not_repeated(fetch, hub, status):
     assert 1000 == part_size(fetch.target, fetch.file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [b"x" * len(CONTENT), CONTENT + b"more"])
 def test_wrong_content(fetch, hub, wrong):
     """Content that was not announced is refused and removed; then it works anew."""
@@ -128,6 +133,7 @@ def test_wrong_content(fetch, hub, wrong):
     assert fetch.target.read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_a_file_that_is_shorter_than_announced(fetch, hub):
     """A hub that never sends the rest is given up."""
     fetch.file = attrs.evolve(fetch.file, size=len(CONTENT) + 1)
@@ -136,6 +142,7 @@ def test_a_file_that_is_shorter_than_announced(fetch, hub):
     assert not fetch.target.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_part(fetch, hub):
     """A part that others wrote into is found out at the end, and begun anew."""
     hub.fail("a.gguf", Fault(after=1000), Fault(status=429))
@@ -159,6 +166,7 @@ def test_a_part_that_is_too_long(fetch, hub):
     assert fetch.target.read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_other_content_is_not_continued(fetch, hub):
     """When the hub has a new file, the part of the old one goes in the end."""
     hub.fail("a.gguf", Fault(after=1000), Fault(status=429))
@@ -234,6 +242,7 @@ def test_cancel(fetch, hub):
     assert "bytes=1500000-" == hub.fetched("a.gguf")[-1]
 
 
+@pytest.mark.slow
 def test_one_at_a_time(fetch, hub):
     """While another process works on the file, this one waits, and can be cancelled."""
 

@@ -47,6 +47,7 @@ def test_wheel(tmp_path: Path, pip: FakePip) -> None:
     assert tmp_path / wheel.name == run(pip, tmp_path, wheel=wheel)
 
 
+@pytest.mark.slow
 def test_failure(tmp_path: Path, pip: FakePip) -> None:
     """The error holds the last lines that pip said, however many there were."""
     says = "\n".join(f"line {number}" for number in range(1000))
@@ -56,6 +57,7 @@ def test_failure(tmp_path: Path, pip: FakePip) -> None:
     assert "line 996; line 997; line 998; line 999" == caught.value.cause
 
 
+@pytest.mark.slow
 def test_silent_failure(tmp_path: Path, pip: FakePip) -> None:
     """A pip that says nothing is told by how it ended."""
     with pytest.raises(FetchError, match="pip ended with 3"):
@@ -86,6 +88,7 @@ def test_no_command(tmp_path: Path) -> None:
     assert "pip is needed to download a==1, and is missing" == caught.value.title
 
 
+@pytest.mark.slow
 def test_bytes_that_are_here(tmp_path: Path, pip: FakePip) -> None:
     """What is told is the size of the largest file that pip has written."""
     part = tmp_path / "source"

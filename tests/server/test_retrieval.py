@@ -86,6 +86,7 @@ def test_passages_overlap():
     assert ["aa bb cc", "cc dd ee", "ee ff"] == cut("aa bb cc dd ee ff", 9, 3)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     strategies.text("ab \n.", max_size=200),
     strategies.integers(1, 20),

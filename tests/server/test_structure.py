@@ -270,6 +270,7 @@ def test_schemas_in_schemas_name_no_draft(draft):
     assert named == of(named).json_schema
 
 
+@pytest.mark.slow
 def test_a_check_has_an_end(monkeypatch):
     """A schema that doubles the work at each step is given up in time."""
     monkeypatch.setattr("lmstudio.server.schema_answers.MAX_SECONDS", 0.05)

@@ -131,6 +131,7 @@ def test_what_is_left_out(name):
         text("{{ " + name + " }}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["{+", "{:", "{0[", "{0}", "%(", "%(a(", "%d", "%0"])
 @pytest.mark.parametrize("expression", ["x.format(1)", "x % 1", "x | format(1)"])
 def test_formats_are_read_once(expression, piece):
@@ -197,6 +198,7 @@ def test_bounds_change_nothing(template, expected):
     assert expected == text(template, x=7)
 
 
+@pytest.mark.slow
 def test_long_conversations():
     """Thousands of messages and a megabyte of text are no reason to stop."""
     messages = [{"role": "user", "content": "word " * 100} for _ in range(4000)]
@@ -208,6 +210,7 @@ def test_long_conversations():
     assert 4000 * (8 + 499) + 3999 == len(text(template, messages=messages))
 
 
+@pytest.mark.slow
 def test_each_text_counts_for_itself():
     """A template that was stopped, and one that was not, leave nothing behind."""
     half = "{{ s * " + str(MAX_BUILT // 3) + " }}"

@@ -257,6 +257,7 @@ def test_every_form_cut_at_every_place(syntax, text, expected):
         assert expected == told(syntax, [text[:cut], text[cut:]])
 
 
+@pytest.mark.slow
 @hypothesis.given(st.data())
 @hypothesis.settings(deadline=None, max_examples=60)
 def test_forms_cut_anywhere(data):
@@ -270,6 +271,7 @@ def test_forms_cut_anywhere(data):
     )
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.lists(
         st.sampled_from(
@@ -364,6 +366,7 @@ def test_schemas_of():
     assert {"a": {"type": "object"}, "b": {}} == schemas_of(tools)
 
 
+@pytest.mark.slow
 def test_a_long_call():
     """A call may be as long as it likes, in pieces of one token."""
     calls = ToolCalls(SYNTAX["hermes"], NAMES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
+
 from lmstudio.server.work import EACH, Workers, belongs_to, in_turn
 
 PATIENCE = 10.0
@@ -20,6 +22,7 @@ def of_one_client(workers, name, function, count):
     return [asyncio.ensure_future(one()) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_many_works_of_one_client():
     """A client whose works don't end has a few of them running; others go on."""
     gate, running = threading.Semaphore(0), []

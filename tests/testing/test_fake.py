@@ -356,6 +356,7 @@ def test_messages_out_of_the_blue(fake, client):
         assert "rpcResult" == system.call("version")["type"]
 
 
+@pytest.mark.slow
 def test_many_threads(fake):
     """Predictions of many clients get their own answers."""
     answers = {}

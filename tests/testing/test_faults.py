@@ -125,6 +125,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HARMLESS)
 def test_what_harms_nobody(fake, client, what):
     """It is passed over."""
@@ -156,6 +157,7 @@ def test_what_comes_too_late(fake, client, what):
     assert works(client)
 
 
+@pytest.mark.slow
 def test_a_huge_fragment(fake, client):
     """A text of many megabytes in one frame arrives whole."""
     fake.reply("x" * HUGE)

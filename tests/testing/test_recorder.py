@@ -111,6 +111,7 @@ def program(client):
     return seen
 
 
+@pytest.mark.slow
 def test_every_kind_of_call(path, real):
     """Loads, predictions, tools, embeddings, tokens, lists and errors are the same."""
     said = recorded(path, real, program)

@@ -71,6 +71,7 @@ def served(
     return asyncio.run(run()), requests, len(writers)
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(min_size=1, max_size=40)), st.integers(1, 50))
 def test_a_chunked_body_survives_any_cut(parts, cut):
     """The body is the same wherever the bytes on the wire are cut."""

@@ -269,6 +269,7 @@ def test_without_a_parent_it_ends():
         assert (0, b"", b"") == (child.returncode, *said)
 
 
+@pytest.mark.slow
 def test_without_llama_cpp_it_says_so():
     """A missing package is told from a model that can't be loaded."""
     with start_child("-S") as child:  # without site-packages there is none
@@ -283,6 +284,7 @@ def test_without_llama_cpp_it_says_so():
     } == json.loads(said)
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_says_so(tmp_path):
     """A failure is one line on stdout; llama.cpp's words about it are on stderr."""
     pytest.importorskip("xllamacpp")

@@ -66,6 +66,7 @@ async def collect(model, prompt, **fields):
     return [e async for e in model.predict(Request(prompt=prompt, **fields))]
 
 
+@pytest.mark.slow
 def test_a_load_reports_its_progress(path):
     """Progress starts at 0, never goes back, and ends at 1."""
 
@@ -82,6 +83,7 @@ def test_a_load_reports_its_progress(path):
     assert [0.0, 0.05, 1.0] == asyncio.run(run("noisy"))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "title", "cause", "suggestion"),
     [
@@ -116,6 +118,7 @@ def test_failed_loads_say_why(path, load, title, cause, suggestion):
         assert suggestion in (failed.suggestion or "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_patience")
 def test_a_child_that_talks_nonsense_fails(path):
     """A ready line that can't be read ends the load, and the child."""
@@ -190,6 +193,7 @@ def test_an_error_in_on_progress_ends_the_load(path):
     assert [] == asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_closing_ends_loads_and_models(path):
     """Closing ends what is loaded and what is loading, and can be repeated."""
 
@@ -266,6 +270,7 @@ OVERFLOW = (
 FULL = data({"error": {"code": 500, "message": "Context size has been exceeded."}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("events", "head", "kind", "word"),
     [
@@ -291,6 +296,7 @@ def test_refused_predictions(path, events, head, kind, word):
     assert kind is type(asyncio.run(run()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_patience")
 def test_a_connection_that_breaks_alone_is_an_error(path):
     """A stream that is cut while the process goes on is no crash."""
@@ -305,6 +311,7 @@ def test_a_connection_that_breaks_alone_is_an_error(path):
     assert EngineError is type(asyncio.run(run()))
 
 
+@pytest.mark.slow
 def test_a_crash_in_mid_stream(path):
     """What was generated arrives; then the crash is told with the log's end."""
 
@@ -332,6 +339,7 @@ def test_a_crash_in_mid_stream(path):
     assert "GGML_ASSERT(false) failed" == crashed.cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["aclose", "cancel"])
 def test_leaving_a_prediction_closes_its_connection(path, way):
     """Closing the iterator, or cancelling its task, is what frees the slot."""
@@ -354,6 +362,7 @@ def test_leaving_a_prediction_closes_its_connection(path, way):
     assert {"dropped": True} == asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_unloading_ends_predictions(path):
     """A running prediction raises `Unloaded`, and so does what comes later."""
     prompt = script(event("a", 1), end="hold")
@@ -380,6 +389,7 @@ def test_unloading_ends_predictions(path):
     assert ["gone"] == heard
 
 
+@pytest.mark.slow
 def test_a_model_that_is_killed_is_noticed(path):
     """The end of the process is told though nobody was using it."""
 
@@ -395,6 +405,7 @@ def test_a_model_that_is_killed_is_noticed(path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_calls_that_fail(path):
     """A refused call says why, and a crash during a call is a crash."""
 
@@ -408,6 +419,7 @@ def test_calls_that_fail(path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_calls_keep_their_connection(path):
     """One connection serves calls; when it was closed the next call opens another."""
 
@@ -422,6 +434,7 @@ def test_calls_keep_their_connection(path):
     assert ([97, 98], 2, 2) == asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_embedding(path):
     """A text is embedded; of a long one the beginning and the last token count."""
 
@@ -437,6 +450,7 @@ def test_embedding(path):
     assert [1.0, 0.0] == long  # 512 tokens, the last one 0
 
 
+@pytest.mark.slow
 def test_a_draft_model_of_another_vocabulary(path):
     """llama.cpp takes it in silence and does not use it; here the load fails."""
 

@@ -33,6 +33,7 @@ def until(served, job_id, status):
     return made
 
 
+@pytest.mark.slow
 def test_a_download(downloading, hub):
     """A download starts, is asked for, and ends; then the model is there."""
     started = downloading.ask(START, {"model": REPO, "quantization": "Q4_K_M"}).json
