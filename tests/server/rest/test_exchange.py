@@ -21,8 +21,8 @@ from server.rest.asking import HELLO, PATIENCE, ask, begin, event_of, stream
 from server.servers import scripted_server
 
 CHAT = "/v1/chat/completions"
-#: How long the end of a prediction may take after its client is gone, seconds: 0.01 on a
-#: quiet machine, and half a minute where only silence tells.
+#: How long the end of a prediction may take after its client is gone, seconds: 0.01 on
+#: a quiet machine, and half a minute where only silence tells.
 CANCELLED = 3.0
 PAGE = {"Origin": "https://example.com"}
 
