@@ -37,7 +37,7 @@ log = logging.getLogger("lmstudio.client")
 
 #: Seconds that the end of the program waits in all: for models of all clients to be
 #: unloaded, and for what is still to be sent, such as cancels.
-EXIT_TIME = 0.7
+EXIT_TIME = 0.5
 #: Seconds that `close` waits until all is closed; what is left is done behind it.
 CLOSE_TIME = 0.9
 #: The same where a signal handler or finalizer that closes has interrupted what may

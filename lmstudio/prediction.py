@@ -444,7 +444,7 @@ class Prediction(_Settled[T]):
         """Call back with the prediction once it has ended, on a thread of its own.
 
         With a callback the prediction goes on even when nobody else holds it. When the
-        program ends, what is due is still called, for 0.7 seconds at most; what becomes
+        program ends, what is due is still called, for 0.5 seconds at most; what becomes
         due later is not.
 
         Raises:
