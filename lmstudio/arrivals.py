@@ -18,6 +18,7 @@ from .progress import Bar
 from .protocol.client import Batch, End
 from .result import Fragment, fragment_from_wire
 from .turns import TURN, Turns, never
+from .wire.checks import as_float
 from .wire.llm import Message, Part, ToolCallRequest
 
 #: What is behind it in a mailbox arrived after the prediction was cancelled.
@@ -260,7 +261,7 @@ class Arrivals:
                 elif kind == "promptProcessingProgress":
                     share = item.get("progress")
                     if isinstance(share, (int, float)):
-                        progress.append(float(share))
+                        progress.append(as_float(share))
                 elif kind == "success":
                     is_answered = True
                 elif not is_cut:

@@ -17,6 +17,7 @@ from .errors import (
     LMStudioServerError,
     LMStudioTimeoutError,
     LMStudioUnsupportedError,
+    LMStudioValueError,
     LMStudioWebsocketError,
 )
 from .mailbox import Mailbox
@@ -52,8 +53,17 @@ def structure(value: Any, kind: Any, where: str) -> Any:
 
 
 def unstructure(value: Any) -> Any:
-    """The parsed JSON of a wire model."""
-    return (_converter or _load_converter()).unstructure(value)
+    """The parsed JSON of a wire model.
+
+    Raises:
+        LMStudioValueError: It is nested too deeply.
+    """
+    try:
+        return (_converter or _load_converter()).unstructure(value)
+    except RecursionError:
+        raise LMStudioValueError(
+            "what is to be sent is nested too deeply; a hundred levels always go"
+        ) from None
 
 
 def error_of(end: End, endpoint: str, address: str) -> LMStudioError | None:

@@ -17,6 +17,7 @@ from .errors import LMStudioError
 from .mailbox import Mailbox
 from .protocol.client import End
 from .session import Session
+from .wire.checks import as_float
 from .wire.diagnostics import LOG_DATA, Log, LogData, OtherLog, StreamLogs
 from .wire.endpoints import endpoint
 from .wire.model import model
@@ -151,7 +152,7 @@ def _entry(body: Any) -> LogEntry:
         if cls is None
         else structure(made.data, cls, f"streamLogs: {kind}")
     )
-    return LogEntry(timestamp=made.timestamp / 1000, type=kind, data=data)
+    return LogEntry(timestamp=as_float(made.timestamp) / 1000, type=kind, data=data)
 
 
 class Diagnostics:

@@ -20,6 +20,7 @@ from .progress import Bar
 from .protocol.client import Batch, End
 from .session import Session
 from .signals import Signal
+from .wire.checks import as_float
 from .wire.common import InstanceInfo, Unload
 from .wire.endpoints import endpoint
 
@@ -202,7 +203,7 @@ class Load:
 
     def _report(self, progress: object) -> None:
         if isinstance(progress, (int, float)) and not isinstance(progress, bool):
-            self._progress = float(progress)
+            self._progress = as_float(progress)
             log.debug("loading: %.0f %%", self._progress * 100)
             if self._bar is not None:
                 self._bar.update(self._progress)

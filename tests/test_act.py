@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextvars
 import gc
+import json
 import pickle
 import signal
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from acting import FOREVER, STOPPED, add, asks, sum_first
 from lmstudio import (
+    LMStudioError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
     LMStudioTimeoutError,
@@ -24,10 +26,25 @@ from lmstudio import (
     act,
 )
 from lmstudio.server.failures import Failure
-from lmstudio.testing import AWAIT_CANCEL, Await
+from lmstudio.testing import AWAIT_CANCEL, Await, tool_call
 from lmstudio.turns import TURN
 from predictions import cancels, in_threads
 from scripts import is_cancel, start
+
+# --- what models ask for
+
+
+def test_arguments_that_are_nested_too_deeply(fake, model):
+    """What can't be sent back to the model ends the run with an error of ours."""
+    deep = json.loads("[" * 800 + "]" * 800)
+    fake.reply([tool_call("add", {"a": deep, "b": 1})])
+
+    with (
+        model.act("?", [add], wait=False) as run,
+        pytest.raises(LMStudioError, match="nested too deeply"),
+    ):
+        run.result(FOREVER)
+
 
 # --- what a result has, for short
 

@@ -19,6 +19,17 @@ MOST_DEEP, MOST = 100, 2**53
 _LARGEST = sys.float_info.max
 
 
+def as_float(value: int | float) -> float:
+    """A number that came from a server, as a float.
+
+    It is infinite where no float is so large, as JSON's ``1e400`` is anyway.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _plain_number(value: Any) -> int | float | None:
     """A finite number as one of Python's own types; None for anything else.
 

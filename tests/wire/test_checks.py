@@ -25,6 +25,12 @@ for _ in range(checks.MOST_DEEP + 1):
     DEEP = {"a": DEEP}
 
 
+def test_numbers_of_servers():
+    """What is too large for a float is infinite, as `1e400` in JSON is."""
+    numbers = (1, 0.5, HUGE, -HUGE)
+    assert [1.0, 0.5, math.inf, -math.inf] == [checks.as_float(n) for n in numbers]
+
+
 class Policy(Enum):
     """An option's values as constants."""
 
