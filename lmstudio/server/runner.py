@@ -184,11 +184,9 @@ class _Uvicorn(uvicorn.Server):
         self._is_up = started
         self.ending = asyncio.Event()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._is_up.set()
-
     async def main_loop(self) -> None:
+        # Not before: a server that is to end in `startup` ends without `shutdown`.
+        self._is_up.set()
         seconds = 0
         while not await self.on_tick(seconds * _TICKS):
             seconds += 1
