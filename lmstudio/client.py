@@ -389,6 +389,9 @@ def _close_all() -> None:
     ):
         try:
             end()
+        except KeyboardInterrupt:  # no more waiting, and no traceback either
+            _end_callbacks(time.monotonic())
+            return
         except Exception:  # nothing may be printed now, and the others have their turn
             log.debug("at exit", exc_info=True)
 

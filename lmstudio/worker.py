@@ -117,7 +117,8 @@ class Worker:
     def end(self, deadline: float) -> None:
         """End the thread: after the jobs that are due, until a deadline.
 
-        Behind that no other job is begun; it waits no longer for one that was.
+        Behind that no other job is begun; it waits no longer for one that was, nor for
+        one that is begun at the deadline itself.
 
         Args:
             deadline: Time of `time.monotonic`.

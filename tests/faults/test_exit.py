@@ -224,6 +224,36 @@ def test_done_callbacks(fake, program, expected):
     assert 0 == process.returncode
 
 
+#: A callback has Ctrl-C come while the end of the program waits for it.
+INTERRUPTED = """
+import os, signal
+import lmstudio.client as module
+waits, real = threading.Event(), module._end_callbacks
+def told(deadline):
+    waits.set()
+    real(deadline)
+module._end_callbacks = told
+module.EXIT_TIME = 20.0  # far longer than it takes
+def called(done):
+    waits.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+prediction.cancel()
+prediction.settled()
+prediction.add_done_callback(called)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_end_waits(fake):
+    """It ends the waiting for a callback, and prints nothing."""
+    with started(HEAD.format(before="") + INTERRUPTED, fake.host) as process:
+        began = time.monotonic()
+        assert "" == said(process, PATIENCE)[1]
+        assert 20 > time.monotonic() - began
+    assert 0 == process.returncode
+
+
 FROM_A_THREAD = """
 def work():
     for text in prediction:
