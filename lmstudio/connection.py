@@ -428,6 +428,8 @@ def parsed(payloads: list[bytes]) -> list[Any]:
     """The messages of one read.
 
     They are parsed as one list, so that the names in them are made once, not for each.
+    One frame that is no JSON by itself is always noticed; several that make some only
+    together are not if another holds two messages, which as a whole is what they say.
 
     Raises:
         ValueError, RecursionError, StopIteration: One of them is no JSON.
@@ -437,7 +439,7 @@ def parsed(payloads: list[bytes]) -> list[Any]:
     messages: list[Any]
     # Several times quicker than json.loads on small messages.
     messages, end = _scan(text, 0)
-    # Frames that are JSON only together are no messages.
+    # Frames that are JSON only together are fewer messages.
     if len(messages) != len(payloads) + 2 or end != len(text):
         raise ValueError("not a message for each frame")
     return messages[1:-1]

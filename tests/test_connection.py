@@ -12,7 +12,7 @@ import pytest
 
 from connections import open_to, result
 from lmstudio.address import Address
-from lmstudio.connection import Connection, parsed
+from lmstudio.connection import Connection
 from lmstudio.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionError,
@@ -187,37 +187,6 @@ def test_garbage_ends_the_connection(linked, payload):
     assert "lost" == end.how
     assert end.body.startswith("the server sent a frame that is no JSON: ")
     assert not connection.is_usable
-
-
-@pytest.mark.parametrize(
-    ("payloads", "is_json"),
-    [
-        ([b"{}"], True),
-        ([b" {}", b"[1]\n", b"2", b'"\xc3\xa9"', b"null"], True),
-        ([b'{"a":[1', b"2]}"], False),
-        ([b'"a', b'b"'], False),
-        ([b"[]]", b"[1"], False),
-        ([b"{}]"], False),
-        ([b"{},{}"], False),
-        ([b"{}", b""], False),
-        ([b"", b"{}"], False),
-        ([b'"\xc3', b'\xa9"'], False),
-    ],
-)
-def test_messages_of_one_read(payloads, is_json):
-    """They are parsed together, and each must be JSON by itself."""
-    if is_json:
-        assert [json.loads(payload) for payload in payloads] == parsed(payloads)
-        return
-    with pytest.raises((ValueError, StopIteration)):
-        parsed(payloads)
-
-
-def test_names_in_messages_of_one_read_are_made_once():
-    """What stands in every message takes memory once for a read."""
-    first, second = parsed([b'{"channelId": 1}', b'{"channelId": 2}'])
-
-    assert [id(name) for name in first] == [id(name) for name in second]
 
 
 def test_a_failure_of_the_reader_is_heard(linked, worker, caplog):
