@@ -20,7 +20,7 @@ SPREAD = $(if $(ARGS),,-n auto --dist worksteal)
 DEV = LMSTUDIO_TEST_DEV=1 PYTHONDEVMODE=1 PYTHONWARNINGS=error
 # Of that mode the quick tests leave out the checks of memory that extensions in C use: a
 # fifth of their time. The others have them.
-QUICK = $(if $(DEV),PYTHONMALLOC=pymalloc)
+QUICK = $(if $(DEV),PYTHONMALLOC=default)
 # The tests are compiled once and not by each of those processes; hundreds of programs that
 # they start load the same files. `make clean` removes them.
 unexport PYTHONDONTWRITEBYTECODE

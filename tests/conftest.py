@@ -50,7 +50,6 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"{name} is {model!r}, which is not a file")
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
     hanging.begin()
-    gc.disable()  # until all tests are known: they come to stay
     config.pluginmanager.register(hanging)
     # In the background of a shell Ctrl-C is ignored, and what tests start inherits it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -68,8 +67,9 @@ def leave_dev_mode_here(config: pytest.Config) -> None:
     Other people's programs, which tests start, do not stand it.
     """
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
-        for name in ("PYTHONDEVMODE", "PYTHONWARNINGS"):
+        for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONMALLOC"):
             os.environ.pop(name, None)
+        gc.disable()  # until all tests are known: they come to stay
     # In that mode asyncio tells what took it long: on a busy machine, anything. And it
     # notes for each callback from where it was asked for, which takes most of its time.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
@@ -81,7 +81,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
     More than five take longer to begin than they save.
     """
-    return min((os.cpu_count() or 1) + 1, 5)
+    cores = getattr(os, "process_cpu_count", os.cpu_count)()
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    return min((cores or 1) + 1, 5)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -27,7 +27,8 @@ def _limit(seconds: float) -> None:
 
     With 0, never.
     """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _of(item: pytest.Item) -> float:
@@ -38,6 +39,8 @@ def _of(item: pytest.Item) -> float:
 def begin() -> None:
     """Say what happens at a limit, and where; before tests are captured."""
     assert sys.__stderr__ is not None
+    if not hasattr(signal, "setitimer"):
+        return
     errors = os.dup(sys.__stderr__.fileno())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # comes next, and ends the process
     faulthandler.register(signal.SIGALRM, file=errors, chain=True)

@@ -13,6 +13,8 @@ import pytest
 
 from leftovers import LINUX, Processes, nothing_kept, nothing_left
 
+pytestmark = pytest.mark.slow
+
 #: Says that it runs, then waits until its standard input ends.
 WAITER = "import sys; print('up', flush=True); sys.stdin.read()"
 #: Starts a waiter that lives on, and ends.
@@ -152,7 +154,6 @@ def test_what_another_thread_closes_in_time_is_not_kept(tmp_path):
     closer.join()
 
 
-@pytest.mark.slow
 @linux
 def test_what_python_opens_for_good_is_not_kept(tmp_path):
     """Callbacks of C and helpers of Python may be used first in any test."""
@@ -192,7 +193,6 @@ def test_older_processes_are_looked_at_once(monkeypatch):
     assert "1" not in seen  # the parent may be of the same tick of the clock
 
 
-@pytest.mark.slow
 @linux
 def test_strangers_are_looked_at_once(monkeypatch):
     """What carries no mark of the run, and is not our child, needs no second look."""

@@ -32,6 +32,7 @@ def test_scripts(lms, shell):
     assert "_LMS_COMPLETE" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_accept_them(lms, shell, tmp_path):
     """The shell itself finds no mistake in its script."""

@@ -314,6 +314,7 @@ def test_ctrl_c(lms, words, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_without_click():
     """Without the extra, one line says what to install."""
     code = "import sys; sys.modules['click'] = None\nimport lmstudio.cli.main\n"

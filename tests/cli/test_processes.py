@@ -11,6 +11,8 @@ import pytest
 
 from lmstudio.cli import processes
 
+pytestmark = pytest.mark.slow
+
 #: Says that it is ready, and then waits for a line that never comes.
 WAITS = "import signal; print(); input()"
 #: The same, and does not care for SIGTERM.
