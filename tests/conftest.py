@@ -76,12 +76,16 @@ def leave_dev_mode_here(config: pytest.Config) -> None:
     asyncio.constants.DEBUG_STACK_DEPTH = 1
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
     """What `-n auto` stands for: a process more than cores, as some tests wait.
 
-    More than five take longer to begin than they save.
+    More than five take longer to begin than they save. None leaves it to the variable
+    of pytest-xdist.
     """
-    cores = getattr(os, "process_cpu_count", os.cpu_count)()
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = os.cpu_count()
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     return min((cores or 1) + 1, 5)
