@@ -146,7 +146,7 @@ class ModelHandle:
 
     # A str is an Iterable of str as well; it is meant as one text.
     @overload
-    def tokenize(self, input: str) -> list[int]: ...  # type: ignore[overload-overlap]
+    def tokenize(self, input: str) -> list[int]: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str], too
     @overload
     def tokenize(self, input: Iterable[str]) -> list[list[int]]: ...
 

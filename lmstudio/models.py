@@ -561,7 +561,7 @@ class EmbeddingModel(ModelHandle):
 
     # A str is an Iterable of str as well; it is meant as one text.
     @overload
-    def embed(self, input: str) -> list[float]: ...  # type: ignore[overload-overlap]
+    def embed(self, input: str) -> list[float]: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str], too
     @overload
     def embed(self, input: Iterable[str]) -> list[list[float]]: ...
 

@@ -55,10 +55,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     leave_dev_mode_here(config)
+    if runs_tests(config):
+        gc.disable()  # until all tests are known: they come to stay
     # Temporary files of this run have a folder of their own, so that none is missed;
     # pytest's stay where they are looked for after a failure.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lmstudio-")
+
+
+def runs_tests(config: pytest.Config) -> bool:
+    """Whether this process does, and does not only lead those that do."""
+    return hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
 
 
 def leave_dev_mode_here(config: pytest.Config) -> None:
@@ -66,10 +73,9 @@ def leave_dev_mode_here(config: pytest.Config) -> None:
 
     Other people's programs, which tests start, do not stand it.
     """
-    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+    if runs_tests(config):
         for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONMALLOC"):
             os.environ.pop(name, None)
-        gc.disable()  # until all tests are known: they come to stay
     # In that mode asyncio tells what took it long: on a busy machine, anything. And it
     # notes for each callback from where it was asked for, which takes most of its time.
     logging.getLogger("asyncio").setLevel(logging.ERROR)

@@ -73,6 +73,14 @@ class Steps:
         self.near.close()
         self.far.close()
 
+    def decode(self) -> None:
+        """Parse what was read last."""
+        self.messages = parsed(self.payloads)
+
+    def route(self) -> None:
+        """Find who waits for it."""
+        self.received = self.protocol.receive(self.messages)
+
     def fragment(self) -> list[Step]:
         """The way of a batch of fragments, from the socket to the loop of the user."""
 
@@ -81,12 +89,6 @@ class Steps:
 
         def cut() -> None:
             self.payloads = self.ws.cut()
-
-        def decode() -> None:
-            self.messages = parsed(self.payloads)
-
-        def route() -> None:
-            self.received = self.protocol.receive(self.messages)
 
         def hand_over() -> None:
             self.mailbox.put(self.received.batches[self.number])
@@ -102,8 +104,8 @@ class Steps:
         return [
             ("", bring),
             ("cut the frames", cut),
-            ("decode UTF-8 and JSON", decode),
-            ("sort by request", route),
+            ("decode UTF-8 and JSON", self.decode),
+            ("sort by request", self.route),
             ("hand over", hand_over),
             ("make the fragments", take),
             ("run the user's loop", loop),
@@ -153,12 +155,6 @@ class Steps:
         def receive() -> None:
             self.payloads = self.ws.cut()
 
-        def decode() -> None:
-            self.messages = parsed(self.payloads)
-
-        def route() -> None:
-            self.received = self.protocol.receive(self.messages)
-
         def hand_over() -> None:
             self.mailbox.put(self.received.batches[self.id])
             self.end = self.mailbox.get(1)[-1]
@@ -169,8 +165,8 @@ class Steps:
         return [
             ("", arrive),
             ("receive", receive),
-            ("decode UTF-8 and JSON", decode),
-            ("find who waits", route),
+            ("decode UTF-8 and JSON", self.decode),
+            ("find who waits", self.route),
             ("hand over and take", hand_over),
             ("read into a type", read),
         ]
