@@ -112,7 +112,7 @@ def main() -> None:
     os.environ[ROUTER_VARIABLE] = "1"
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
-        import xllamacpp  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        import xllamacpp  # type: ignore[import-untyped,import-not-found,unused-ignore]  # untyped, and optional
     except ImportError as exc:
         _say(out, event="missing", message=str(exc))
         sys.exit(1)
